@@ -1,0 +1,104 @@
+"""Attention in plain PyTorch, written to be read. The oracle for every other backend; importable alone.
+
+`flash_attn_varlen_func` and `store_kvcache` have the signatures of the flash-attn library and of vLLM's cache writer,
+so what is learned here is what the fast kernels compute.
+"""
+
+import math
+
+import torch
+
+
+def store_kvcache(
+    key: torch.Tensor,
+    value: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    slot_mapping: torch.Tensor,
+) -> None:
+    """Write each new token's key and value into its slot of the paged cache.
+
+    Args:
+        key, value: (T, num_kv_heads, head_dim).
+        k_cache, v_cache: (num_blocks, block_size, num_kv_heads, head_dim), changed in place.
+        slot_mapping: (T,) int64, slot = block * block_size + offset within the block.
+    """
+    k_cache.flatten(0, 1).index_copy_(0, slot_mapping, key)
+    v_cache.flatten(0, 1).index_copy_(0, slot_mapping, value)
+
+
+def flash_attn_varlen_func(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cu_seqlens_q: torch.Tensor,
+    cu_seqlens_k: torch.Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+    block_table: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Attention of several sequences of different lengths, packed one after the other.
+
+    Args:
+        q: (total_q, num_heads, head_dim).
+        k, v: (total_k, num_kv_heads, head_dim), or the paged cache (num_blocks, block_size, num_kv_heads, head_dim)
+            when `block_table` (B, max_blocks) says which blocks hold each sequence.
+        cu_seqlens_q, cu_seqlens_k: (B + 1,), where each sequence starts; sequence i spans [cu[i], cu[i + 1]).
+        causal: query i of m sees keys up to i + (n - m) of n: the mask is aligned at the lower right.
+        window_size: keys to the left and right of the diagonal that a query sees; -1 is no limit.
+        softcap: scores become softcap * tanh(scores / softcap) when above 0.
+
+    Returns (total_q, num_heads, head_dim).
+    """
+    starts_q, starts_k = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
+    outputs = []
+    for i in range(len(starts_q) - 1):
+        len_k = starts_k[i + 1] - starts_k[i]
+        if block_table is None:
+            keys, values = k[starts_k[i] : starts_k[i + 1]], v[starts_k[i] : starts_k[i + 1]]
+        else:
+            blocks = block_table[i, : -(-len_k // k.shape[1])].long()
+            keys, values = k[blocks].flatten(0, 1)[:len_k], v[blocks].flatten(0, 1)[:len_k]
+        queries = q[starts_q[i] : starts_q[i + 1]]
+        outputs.append(attend(queries, keys, values, softmax_scale, causal, window_size, softcap))
+    return torch.cat(outputs)
+
+
+def attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+) -> torch.Tensor:
+    """One sequence: softmax(q kᵀ · scale + mask) v (Vaswani et al. 2017), in float32.
+
+    q: (m, num_heads, head_dim); k, v: (n, num_kv_heads, head_dim). With fewer KV heads than heads, each is shared by
+    num_heads / num_kv_heads query heads (grouped-query attention, Ainslie et al. 2023).
+    """
+    m, num_heads, head_dim = q.shape
+    n, num_kv_heads, _ = k.shape
+    group = num_heads // num_kv_heads
+    k = k.repeat_interleave(group, dim=1)  # (n, num_heads, head_dim)
+    v = v.repeat_interleave(group, dim=1)
+
+    scores = torch.einsum("mhd,nhd->hmn", q.float(), k.float())  # (num_heads, m, n)
+    scores = scores * (softmax_scale or 1 / math.sqrt(head_dim))
+    if softcap > 0:
+        scores = softcap * torch.tanh(scores / softcap)
+
+    # A query's own place among the n keys: the m queries are the last m of them.
+    distance = torch.arange(n, device=q.device) - torch.arange(n - m, n, device=q.device)[:, None]  # (m, n)
+    left, right = window_size[0], 0 if causal else window_size[1]
+    if right >= 0:
+        scores = scores.masked_fill(distance > right, -math.inf)
+    if left >= 0:
+        scores = scores.masked_fill(distance < -left, -math.inf)
+
+    return torch.einsum("hmn,nhd->mhd", scores.softmax(-1), v.float()).to(q.dtype)

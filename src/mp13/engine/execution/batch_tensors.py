@@ -1,0 +1,47 @@
+"""Turns a scheduled batch into the tensors of one packed step."""
+
+from dataclasses import dataclass
+
+import torch
+
+from mp13.engine.attention.metadata import AttentionMetadata
+from mp13.engine.scheduling.batch import Batch, ScheduledSequence
+
+
+@dataclass(frozen=True)
+class BatchTensors:
+    input_ids: torch.Tensor  # (T,)
+    positions: torch.Tensor  # (T,)
+    rows: torch.Tensor  # (R,): the last token of every sequence that samples
+    attention: AttentionMetadata
+
+
+def batch_tensors(batch: Batch, block_size: int, device: torch.device) -> BatchTensors:
+    input_ids: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    rows: list[int] = []
+    for row in batch.rows:
+        start, stop = row.seq.num_computed_tokens, row.seq.num_computed_tokens + row.num_new_tokens
+        input_ids += row.seq.token_ids[start:stop]
+        positions += range(start, stop)
+        slots += _slots(row, block_size)
+        if row.samples:
+            rows.append(len(input_ids) - 1)
+    ints = torch.tensor([input_ids, positions, slots], device=device)  # one transfer for the three
+    widest = max(len(row.seq.block_table) for row in batch.rows)
+    tables = [row.seq.block_table + [0] * (widest - len(row.seq.block_table)) for row in batch.rows]
+    attention = AttentionMetadata(
+        query_lens=[row.num_new_tokens for row in batch.rows],
+        context_lens=[row.seq.num_computed_tokens + row.num_new_tokens for row in batch.rows],
+        slot_mapping=ints[2],
+        block_tables=torch.tensor(tables, device=device),
+        block_size=block_size,
+    )
+    return BatchTensors(ints[0], ints[1], torch.tensor(rows, dtype=torch.int64, device=device), attention)
+
+
+def _slots(row: ScheduledSequence, block_size: int) -> list[int]:
+    """Cache slot of each new token: block * block_size + offset."""
+    table, start = row.seq.block_table, row.seq.num_computed_tokens
+    return [table[p // block_size] * block_size + p % block_size for p in range(start, start + row.num_new_tokens)]

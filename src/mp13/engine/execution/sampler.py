@@ -1,0 +1,71 @@
+"""Draws the next token of each sequence from its logits. Randomness depends on (seed, position) alone, so an answer is
+the same alone and in any batch, on any device."""
+
+import hashlib
+import math
+from collections.abc import Collection
+
+import torch
+
+from mp13.engine.scheduling.sequence import Sequence
+
+
+def sample(logits: torch.Tensor, seqs: list[Sequence], eos_token_ids: Collection[int]) -> list[int]:
+    """One token id for each row of `logits` (R, vocab_size); row i belongs to seqs[i]."""
+    for row, seq in enumerate(seqs):
+        if seq.num_generated_tokens < seq.params.min_tokens:
+            ending = set(seq.params.stop_token_ids) | (set() if seq.params.ignore_eos else set(eos_token_ids))
+            logits[row, [t for t in ending if t < logits.shape[1]]] = -math.inf
+    token_ids: list[int] = logits.argmax(-1).tolist()
+    random_rows = [row for row, seq in enumerate(seqs) if seq.params.temperature > 0]
+    if random_rows:
+        drawn = _draw(logits[random_rows].float(), [seqs[row] for row in random_rows])
+        for row, token_id in zip(random_rows, drawn, strict=True):
+            token_ids[row] = token_id
+    return token_ids
+
+
+def uniform(seed: int, position: int) -> float:
+    """A number in [0, 1) that depends on nothing but its two arguments."""
+    digest = hashlib.sha256(f"{seed}:{position}".encode()).digest()
+    return int.from_bytes(digest[:7], "little") / 2**56
+
+
+def _draw(logits: torch.Tensor, seqs: list[Sequence]) -> list[int]:
+    """logits: (R, vocab_size) float32. Temperature, top_k, top_p, min_p, then the inverse of the cumulated distribution."""
+    temperature = _column([seq.params.temperature for seq in seqs], logits)
+    probs = ((logits - logits.amax(-1, keepdim=True)) / temperature).softmax(-1)
+    if any(seq.params.top_k for seq in seqs):
+        probs = _keep_top_k(probs, [seq.params.top_k for seq in seqs])
+    if any(seq.params.top_p < 1 for seq in seqs):
+        probs = _keep_top_p(probs, _column([seq.params.top_p for seq in seqs], logits))
+    if any(seq.params.min_p for seq in seqs):
+        min_p = _column([seq.params.min_p for seq in seqs], logits)
+        probs = probs.masked_fill(probs < min_p * probs.amax(-1, keepdim=True), 0)
+    cumulated = probs.double().cumsum(-1)
+    noise = _column([uniform(seq.seed, seq.num_tokens) for seq in seqs], cumulated)
+    # The first token whose cumulated mass exceeds noise × total: never one of mass 0.
+    return torch.searchsorted(cumulated, noise * cumulated[:, -1:], right=True)[:, 0].tolist()
+
+
+def _keep_top_k(probs: torch.Tensor, top_k: list[int]) -> torch.Tensor:
+    """Zero all but each row's k likeliest tokens (Fan et al. 2018); 0 keeps the row."""
+    vocab_size = probs.shape[1]
+    counts = torch.tensor([min(k, vocab_size) or vocab_size for k in top_k], device=probs.device)[:, None]
+    largest = min(max(top_k), vocab_size)
+    values = probs.topk(largest, -1).values
+    smallest_kept = values.gather(1, counts.clamp(max=largest) - 1)
+    return probs.masked_fill((probs < smallest_kept) & (counts < vocab_size), 0)
+
+
+def _keep_top_p(probs: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
+    """Keep each row's smallest set of likeliest tokens whose mass reaches top_p (nucleus sampling, Holtzman et al. 2020)."""
+    values, order = probs.sort(-1, descending=True, stable=True)
+    mass_before = values.cumsum(-1) - values
+    reached = mass_before >= top_p * values.sum(-1, keepdim=True)
+    reached[:, 0] = False
+    return torch.zeros_like(probs).scatter(1, order, values.masked_fill(reached, 0))
+
+
+def _column(values: list[float], like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]

@@ -1,0 +1,176 @@
+"""A decoder-only transformer in the Llama layout, to be read: Llama 3, SmolLM, Qwen2, Qwen3, Mistral.
+
+One call computes a packed step: T tokens, from any number of sequences, one after the other. What belongs to which
+sequence is known to attention alone (`PagedAttention`); everything else treats tokens one by one.
+
+    embed -> num_layers × (norm -> attention -> add,  norm -> MLP -> add) -> norm -> logits
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mp13.engine.attention.paged import PagedAttention
+from mp13.engine.attention.registry import AttentionSpec, PagedAttentionFunction
+from mp13.engine.context import StepContext
+from mp13.engine.linear.adapted_linear import AdaptedLinear
+from mp13.engine.models.decoder_config import DecoderConfig, RopeConfig
+from mp13.engine.models.interface import AdapterTarget, CacheShape, ReadTensor
+
+
+class Decoder(nn.Module):
+    """A `CausalModel`. `read` gives a checkpoint tensor by its Hugging Face name, in the wanted dtype and device."""
+
+    def __init__(
+        self, config: DecoderConfig, read: ReadTensor, attend: PagedAttentionFunction, context: StepContext
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.cache_shape = CacheShape(config.num_layers, config.num_kv_heads, config.head_dim)
+        self.embedding = _frozen(read("model.embed_tokens.weight"))  # (vocab_size, hidden_size)
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, index, read, attend, context) for index in range(config.num_layers)
+        )
+        self.norm = RMSNorm(read("model.norm.weight"), config.norm_eps)
+        self.head = self.embedding if config.tie_embeddings else _frozen(read("lm_head.weight"))
+        self.register_buffer("inv_freq", rope_inv_freq(config.rope, config.head_dim).to(self.embedding.device))
+        self.targets = _targets(self.layers)
+
+    def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """input_ids, positions: (T,); rows: (R,), the tokens whose logits are wanted -> (R, vocab_size)"""
+        x = F.embedding(input_ids, self.embedding)  # (T, hidden_size)
+        cos, sin = rope_tables(positions, self.inv_freq, x.dtype)
+        for layer in self.layers:
+            x = layer(x, cos, sin)
+        return F.linear(self.norm(x[rows]), self.head)
+
+
+class DecoderLayer(nn.Module):
+    """Attention lets tokens look at each other, the MLP thinks about each alone; both add to the residual stream x."""
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        index: int,
+        read: ReadTensor,
+        attend: PagedAttentionFunction,
+        context: StepContext,
+    ) -> None:
+        super().__init__()
+        prefix = f"model.layers.{index}"
+        self.input_norm = RMSNorm(read(f"{prefix}.input_layernorm.weight"), config.norm_eps)
+        self.attention = Attention(config, index, read, attend, context)
+        self.mlp_norm = RMSNorm(read(f"{prefix}.post_attention_layernorm.weight"), config.norm_eps)
+        self.mlp = MLP(config, f"{prefix}.mlp", read, context)
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        x = x + self.attention(self.input_norm(x), cos, sin)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Attention(nn.Module):
+    """Queries, keys and values come out of one packed product; the rotary embedding turns q and k in one go."""
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        index: int,
+        read: ReadTensor,
+        attend: PagedAttentionFunction,
+        context: StepContext,
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.num_kv_heads, self.head_dim = config.num_heads, config.num_kv_heads, config.head_dim
+        self.norm_eps = config.norm_eps
+        prefix = f"model.layers.{index}.self_attn"
+        self.qkv = packed_linear([f"{prefix}.{p}_proj" for p in "qkv"], read, config.qkv_bias, context)
+        self.output = packed_linear([f"{prefix}.o_proj"], read, config.output_bias, context)
+        spec = AttentionSpec(scale=1 / math.sqrt(config.head_dim), window=config.windows[index])
+        self.paged = PagedAttention(index, spec, attend, context)
+        self.qk_norm: torch.Tensor | None = None  # Qwen3: a norm weight for every query and key head
+        if config.qk_norm:
+            q_norm, k_norm = read(f"{prefix}.q_norm.weight"), read(f"{prefix}.k_norm.weight")  # (head_dim,)
+            self.qk_norm = torch.cat([q_norm.expand(self.num_heads, -1), k_norm.expand(self.num_kv_heads, -1)])
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        num_tokens, num_qk = x.shape[0], self.num_heads + self.num_kv_heads
+        qkv = self.qkv(x).view(num_tokens, -1, self.head_dim)  # (T, num_heads + 2 * num_kv_heads, head_dim)
+        qk, v = qkv[:, :num_qk], qkv[:, num_qk:]
+        if self.qk_norm is not None:
+            qk = F.rms_norm(qk, (self.head_dim,), eps=self.norm_eps) * self.qk_norm
+        qk = apply_rope(qk, cos, sin)
+        q, k = qk[:, : self.num_heads], qk[:, self.num_heads :]
+        return self.output(self.paged(q, k, v).reshape(num_tokens, -1))
+
+
+class MLP(nn.Module):
+    """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x)), gate and up in one packed product."""
+
+    def __init__(self, config: DecoderConfig, prefix: str, read: ReadTensor, context: StepContext) -> None:
+        super().__init__()
+        self.gate_up = packed_linear([f"{prefix}.gate_proj", f"{prefix}.up_proj"], read, config.mlp_bias, context)
+        self.down = packed_linear([f"{prefix}.down_proj"], read, config.mlp_bias, context)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)  # (T, intermediate_size) each
+        return self.down(F.silu(gate) * up)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + eps) * weight (Zhang & Sennrich 2019)."""
+
+    def __init__(self, weight: torch.Tensor, eps: float) -> None:
+        super().__init__()
+        self.weight = _frozen(weight)
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def rope_inv_freq(rope: RopeConfig, head_dim: int) -> torch.Tensor:
+    """Angle per position of each pair of dimensions, float32 (head_dim / 2,) (Su et al. 2021).
+
+    Llama 3.1 stretches the slow ones for long contexts: wavelengths beyond the training length are divided by
+    `factor`, short ones kept, those between blended.
+    """
+    inv_freq = rope.theta ** -(torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim)
+    if rope.factor == 1.0:
+        return inv_freq
+    turns = rope.original_max_len * inv_freq / (2 * math.pi)  # full turns within the original context
+    keep = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+    keep = keep.clamp(0, 1)
+    return keep * inv_freq + (1 - keep) * inv_freq / rope.factor
+
+
+def rope_tables(
+    positions: torch.Tensor, inv_freq: torch.Tensor, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin of every token's angles, (T, 1, head_dim) each; the first half of sin carries rotation's minus sign."""
+    angles = positions[:, None, None].float() * inv_freq  # (T, 1, head_dim / 2)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], -1).to(dtype), torch.cat([-sin, sin], -1).to(dtype)
+
+
+def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Turn dimension i together with i + head_dim / 2 by the token's angle. x: (T, heads, head_dim)"""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
+
+def packed_linear(names: list[str], read: ReadTensor, has_bias: bool, context: StepContext) -> AdaptedLinear:
+    """One linear whose rows are those of several checkpoint linears with the same input, in order."""
+    weights = [read(f"{name}.weight") for name in names]
+    bias = torch.cat([read(f"{name}.bias") for name in names]) if has_bias else None
+    parts = {name: weight.shape[0] for name, weight in zip(names, weights, strict=True)}
+    return AdaptedLinear(torch.cat(weights), bias, context, parts)
+
+
+def _targets(layers: nn.ModuleList) -> dict[str, AdapterTarget]:
+    linears = [module for module in layers.modules() if isinstance(module, AdaptedLinear)]
+    return {name: AdapterTarget(linear, i) for linear in linears for i, name in enumerate(linear.parts)}
+
+
+def _frozen(tensor: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)

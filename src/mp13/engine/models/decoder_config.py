@@ -1,0 +1,105 @@
+"""The numbers that make one Llama-layout model differ from another, read from its Hugging Face configuration."""
+
+from dataclasses import dataclass
+from typing import Any
+
+NATIVE_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")  # SmolLM and SmolLM2 are "llama"
+NATIVE_ROPE_TYPES = ("default", "llama3")
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary embedding: base frequency, and Llama 3's stretching of long wavelengths if `factor` is not 1."""
+
+    theta: float
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_len: int = 8192
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    norm_eps: float
+    rope: RopeConfig
+    windows: tuple[int | None, ...]  # a layer's sliding window in tokens, or None
+    tie_embeddings: bool
+    qkv_bias: bool
+    output_bias: bool
+    mlp_bias: bool
+    qk_norm: bool
+
+
+def rope_parameters(config: Any) -> dict[str, Any]:
+    """Rotary parameters under one name: Transformers 5 has `rope_parameters`, 4 has `rope_scaling` and `rope_theta`."""
+    parameters = dict(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {})
+    parameters.setdefault("rope_type", parameters.get("type", "default"))
+    if parameters.get("rope_theta") is None:
+        parameters["rope_theta"] = getattr(config, "rope_theta", None) or 10000.0
+    return parameters
+
+
+def why_not_native(config: Any) -> str | None:
+    """The reason why the native decoder cannot run this configuration, or None when it can."""
+    if config.model_type not in NATIVE_MODEL_TYPES:
+        return f"model type {config.model_type!r} is not one of {', '.join(NATIVE_MODEL_TYPES)}"
+    if (activation := getattr(config, "hidden_act", "silu")) not in ("silu", "swish"):
+        return f"activation {activation!r} is not silu"
+    if (rope_type := rope_parameters(config)["rope_type"]) not in NATIVE_ROPE_TYPES:
+        return f"rotary embedding of type {rope_type!r} is not one of {', '.join(NATIVE_ROPE_TYPES)}"
+    if rope_parameters(config).get("partial_rotary_factor", 1.0) != 1.0:
+        return "the rotary embedding covers a part of each head only"
+    return None
+
+
+def decoder_config(config: Any) -> DecoderConfig:
+    """Translate a Hugging Face configuration for which `why_not_native` is None."""
+    kind = config.model_type
+    rope = rope_parameters(config)
+    attention_bias = bool(getattr(config, "attention_bias", False))
+    return DecoderConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_layers=config.num_hidden_layers,
+        num_heads=config.num_attention_heads,
+        num_kv_heads=config.num_key_value_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        norm_eps=config.rms_norm_eps,
+        rope=_rope_config(rope),
+        windows=_windows(config),
+        tie_embeddings=config.tie_word_embeddings,
+        qkv_bias=kind == "qwen2" or (kind in ("llama", "qwen3") and attention_bias),
+        output_bias=kind in ("llama", "qwen3") and attention_bias,
+        mlp_bias=kind == "llama" and bool(getattr(config, "mlp_bias", False)),
+        qk_norm=kind == "qwen3",
+    )
+
+
+def _rope_config(rope: dict[str, Any]) -> RopeConfig:
+    if rope["rope_type"] == "default":
+        return RopeConfig(rope["rope_theta"])
+    return RopeConfig(
+        theta=rope["rope_theta"],
+        factor=rope["factor"],
+        low_freq_factor=rope["low_freq_factor"],
+        high_freq_factor=rope["high_freq_factor"],
+        original_max_len=rope["original_max_position_embeddings"],
+    )
+
+
+def _windows(config: Any) -> tuple[int | None, ...]:
+    window = getattr(config, "sliding_window", None)
+    if config.model_type.startswith("qwen") and not getattr(config, "use_sliding_window", False):
+        window = None
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return (window,) * config.num_hidden_layers
+    return tuple(window if kind == "sliding_attention" else None for kind in kinds)

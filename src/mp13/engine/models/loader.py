@@ -1,0 +1,126 @@
+"""From a model's name to something that runs: folder, configuration, tokenizer, weights, and what `auto` decided."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+from mp13.engine.attention.registry import AttentionChoice, choose_attention
+from mp13.engine.config import EngineConfig
+from mp13.engine.context import StepContext
+from mp13.engine.models.decoder import Decoder
+from mp13.engine.models.decoder_config import decoder_config
+from mp13.engine.models.interface import CausalModel
+from mp13.engine.models.support import choose_impl, needs_softcap
+from mp13.engine.models.weights import Checkpoint, OnProgress, model_folder
+from mp13.errors import ConfigError, ModelError
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    model: CausalModel
+    context: StepContext
+    tokenizer: Any
+    folder: Path
+    model_type: str
+    model_impl: str
+    attention: AttentionChoice
+    dtype: torch.dtype
+    device: torch.device
+    max_position: int
+    vocab_size: int
+    eos_token_ids: frozenset[int]
+    notes: tuple[str, ...]
+
+
+def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
+    """Load `config.model` as the configuration says.
+
+    Raises:
+        ModelError: the model is missing, damaged, or of a kind that cannot run here.
+        ConfigError, UnsupportedError: device, dtype or attention cannot be used with it.
+    """
+    folder = model_folder(config.model, on_progress)
+    on_progress("tokenizer", None)
+    hf_config = _read(folder, "config.json", AutoConfig, config.trust_remote_code)
+    tokenizer = _read(folder, "tokenizer", AutoTokenizer, config.trust_remote_code)
+    text_config = hf_config.get_text_config()
+    device = choose_device(config.device)
+    dtype = _choose_dtype(config.dtype, text_config, device)
+    impl, impl_reason = choose_impl(hf_config, config.model_impl)
+    attention = choose_attention(config.attn_implementation, needs_softcap=needs_softcap(hf_config))
+    context = StepContext()
+    model: CausalModel
+    if impl == "native":
+        with Checkpoint(folder, dtype, device, on_progress) as checkpoint:
+            model = Decoder(decoder_config(hf_config), checkpoint.read, attention.function, context)
+    else:
+        from mp13.engine.models.transformers_bridge import TransformersModel
+
+        on_progress("weights", None)
+        model = TransformersModel.load(
+            folder, hf_config, dtype, device, attention.function, context, config.trust_remote_code
+        )
+    return LoadedModel(
+        model=model,
+        context=context,
+        tokenizer=tokenizer,
+        folder=folder,
+        model_type=hf_config.model_type,
+        model_impl=impl,
+        attention=attention,
+        dtype=dtype,
+        device=device,
+        max_position=getattr(text_config, "max_position_embeddings", None) or 2048,
+        vocab_size=text_config.vocab_size,
+        eos_token_ids=_eos_token_ids(folder, hf_config, tokenizer),
+        notes=(f"model_impl {impl}: {impl_reason}", f"attention {attention.name}: {attention.reason}"),
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """"auto" is the first CUDA GPU, else the CPU.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(f"device = {name!r} is not on this machine; give auto, cpu or cuda") from None
+    return device
+
+
+def _choose_dtype(name: str, text_config: Any, device: torch.device) -> torch.dtype:
+    """"auto" is the checkpoint's own; on the CPU bfloat16 stands in for float16, which is slow there."""
+    if name != "auto":
+        named: torch.dtype = getattr(torch, name)
+        return named
+    dtype = getattr(text_config, "dtype", None) or getattr(text_config, "torch_dtype", None) or torch.float32
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype)
+    return torch.bfloat16 if dtype == torch.float16 and device.type == "cpu" else dtype
+
+
+def _read(folder: Path, what: str, kind: Any, trust_remote_code: bool) -> Any:
+    try:
+        return kind.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    except Exception as error:  # Transformers raises many types; all mean that this folder cannot be used
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{what} of {str(folder)!r} cannot be read: {reason}") from None
+
+
+def _eos_token_ids(folder: Path, hf_config: Any, tokenizer: Any) -> frozenset[int]:
+    """Every id that any of the model's files names as the end of an answer."""
+    named = [hf_config.get_text_config().eos_token_id, tokenizer.eos_token_id]
+    if (folder / "generation_config.json").is_file():
+        named.append(GenerationConfig.from_pretrained(folder).eos_token_id)
+    ids: set[int] = set()
+    for value in named:
+        ids.update(value if isinstance(value, list) else [] if value is None else [value])
+    return frozenset(ids)

@@ -1,0 +1,121 @@
+"""Proof, right after loading, that a bridged model computes on our attention and cache what it computes on its own.
+
+Two short prompts are prefilled together and continued by one token each, over scratch blocks in no particular order;
+the logits must equal those of the same modules on Transformers' eager attention.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from mp13.engine.attention.metadata import AttentionMetadata
+from mp13.engine.context import StepContext
+from mp13.engine.linear.adapted_linear import AdaptedLinear
+from mp13.engine.models.attention_probe import set_attention
+from mp13.errors import ModelError
+
+if TYPE_CHECKING:
+    from mp13.engine.models.transformers_bridge import TransformersModel
+
+_BLOCK_SIZE = 16
+_LENS = (19, 6)  # tokens of the two prompts; the first crosses a block
+_BLOCKS = ((2, 0), (1, 0))  # where they lie in the cache (the last is padding)
+# Relative error of the logits: rounding of float32, or of 8 to 11 bits through many layers.
+_TOLERANCE = {torch.float32: 1e-3}
+_TOLERANCE_HALF = 0.1
+
+
+@torch.inference_mode()
+def self_check(
+    bridge: "TransformersModel", context: StepContext, linears: dict[str, AdaptedLinear]
+) -> dict[str, AdaptedLinear]:
+    """Returns those of `linears` that see every token of a step, in order: only there may an adapter sit.
+
+    Raises:
+        ModelError: the logits differ, or are not finite.
+    """
+    model = bridge.model
+    device, dtype = model.device, model.dtype
+    first_id, vocab_size = 10, model.config.get_text_config().vocab_size
+    texts = [torch.arange(n + 1, device=device) * 31 % min(vocab_size - first_id, 1000) + first_id for n in _LENS]
+
+    with _scratch_cache(bridge, context, dtype, device):
+        with _watch(linears, sum(_LENS)) as whole:
+            prefill = _run(bridge, context, [text[:-1] for text in texts], starts=[0, 0])
+        decode = _run(bridge, context, [text[-1:] for text in texts], starts=list(_LENS))
+    ours = torch.stack([prefill, decode], 1).float()  # (2 texts, 2 places, vocab_size)
+
+    implementation = model.config._attn_implementation
+    set_attention(model, "eager")
+    eager = torch.stack([model(input_ids=text[None], use_cache=False).logits[0, -2:] for text in texts]).float()
+    set_attention(model, implementation)
+    _require_equal(ours, eager, dtype)
+    return {name: linears[name] for name in whole}
+
+
+def _run(
+    bridge: "TransformersModel", context: StepContext, texts: list[torch.Tensor], starts: list[int]
+) -> torch.Tensor:
+    """One packed step of `texts`, which begin at `starts`; logits after each, (2, vocab_size)."""
+    device = texts[0].device
+    positions = [
+        torch.arange(start, start + len(text), device=device) for text, start in zip(texts, starts, strict=True)
+    ]
+    tables = torch.tensor(_BLOCKS, device=device)
+    slots = [tables[i][p // _BLOCK_SIZE] * _BLOCK_SIZE + p % _BLOCK_SIZE for i, p in enumerate(positions)]
+    lens = [len(text) for text in texts]
+    context.attention = AttentionMetadata(
+        query_lens=lens,
+        context_lens=[start + n for start, n in zip(starts, lens, strict=True)],
+        slot_mapping=torch.cat(slots),
+        block_tables=tables,
+        block_size=_BLOCK_SIZE,
+    )
+    rows = torch.tensor(lens, device=device).cumsum(0) - 1
+    logits: torch.Tensor = bridge(torch.cat(texts), torch.cat(positions), rows)
+    return logits
+
+
+@contextmanager
+def _scratch_cache(
+    bridge: "TransformersModel", context: StepContext, dtype: torch.dtype, device: torch.device
+) -> Iterator[None]:
+    shape = bridge.cache_shape
+    size = (2, shape.num_layers, 3, _BLOCK_SIZE, shape.num_kv_heads, shape.head_dim)
+    k_cache, v_cache = torch.zeros(size, dtype=dtype, device=device)
+    before = context.k_cache, context.v_cache, context.attention, context.lora
+    context.k_cache, context.v_cache, context.lora = k_cache.unbind(), v_cache.unbind(), None
+    try:
+        yield
+    finally:
+        context.k_cache, context.v_cache, context.attention, context.lora = before
+
+
+@contextmanager
+def _watch(linears: dict[str, AdaptedLinear], num_tokens: int) -> Iterator[list[str]]:
+    """Collects the linears whose input was always all tokens. Experts get a selection, in an order of their own."""
+    seen: dict[str, bool] = {}
+
+    def note(name: str, x: torch.Tensor) -> None:
+        seen[name] = seen.get(name, True) and x.numel() == num_tokens * x.shape[-1]
+
+    handles = [
+        linear.register_forward_pre_hook(lambda _, args, name=name: note(name, args[0]))
+        for name, linear in linears.items()
+    ]
+    whole: list[str] = []
+    yield whole
+    for handle in handles:
+        handle.remove()
+    whole += [name for name, complete in seen.items() if complete and "experts" not in name.split(".")]
+
+
+def _require_equal(ours: torch.Tensor, eager: torch.Tensor, dtype: torch.dtype) -> None:
+    if not (ours.isfinite().all() and eager.isfinite().all()):
+        raise ModelError(f"its logits are not finite in {str(dtype).removeprefix('torch.')}")
+    eager_spread = (eager - eager.mean(-1, keepdim=True)).norm(dim=-1)
+    error = float(((ours - eager).norm(dim=-1) / eager_spread).max())
+    if not error <= _TOLERANCE.get(dtype, _TOLERANCE_HALF):
+        raise ModelError(f"its logits on our attention are {error:.1%} away from those on its own")

@@ -1,0 +1,138 @@
+"""Any causal language model of Transformers: its own modules, with our attention, cache and linears put in their place.
+
+What each attention layer computes is asked by attention_probe; that the whole adds up is proven by self_check.
+"""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
+
+from mp13.engine.attention.paged import PagedAttention
+from mp13.engine.attention.registry import PagedAttentionFunction
+from mp13.engine.context import StepContext
+from mp13.engine.linear.adapted_linear import AdaptedLinear
+from mp13.engine.models.attention_probe import AttentionLayer, probe_attention, set_attention
+from mp13.engine.models.interface import AdapterTarget, CacheShape
+from mp13.engine.models.self_check import self_check
+from mp13.engine.models.support import needs_softcap
+from mp13.errors import ModelError, Mp13Error
+
+_ATTENTION = "mp13"
+_DTYPE = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
+
+
+def _attention_hook(
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **_: Any
+) -> tuple[torch.Tensor, None]:
+    """What every layer calls in place of Transformers' attention. The step's metadata comes from the context that
+    `mp13_attention` holds, not from arguments, which some families drop on the way.
+
+    query: (1, num_heads, T, head_dim); key, value: (1, num_kv_heads, T, head_dim) -> (1, T, num_heads, head_dim)
+    """
+    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+    return module.mp13_attention(q, k, v)[None], None
+
+
+# No mask function goes with it, so Transformers builds no mask.
+AttentionInterface.register(_ATTENTION, _attention_hook)
+
+
+class TransformersModel(nn.Module):
+    """A `CausalModel`. `model` is a causal LM of Transformers in eval mode, which is changed in place.
+
+    Raises:
+        ModelError: the model does not run on our attention, cache and linears as it does on its own.
+    """
+
+    def __init__(self, model: PreTrainedModel, attend: PagedAttentionFunction, context: StepContext) -> None:
+        super().__init__()
+        self.model = model
+        self._keeps_rows = "logits_to_keep" in inspect.signature(model.forward).parameters
+        try:
+            layers = probe_attention(model)
+            self.cache_shape = _cache_shape(layers, may_cap=needs_softcap(model.config))
+            for layer in layers:
+                layer.module.mp13_attention = PagedAttention(layer.layer_idx, layer.spec, attend, context)
+            linears = _adapt_linears(model, context)
+            set_attention(model, _ATTENTION)
+            whole = self_check(self, context, linears)
+        except Exception as error:
+            reason = str(error) if isinstance(error, Mp13Error) else _first_line(error)
+            kind = model.config.model_type
+            raise ModelError(f"model type {kind!r} cannot run here: {reason}; choose another model") from error
+        self.targets = {name: AdapterTarget(linear, 0) for name, linear in whole.items()}
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        config: Any,
+        dtype: torch.dtype,
+        device: torch.device,
+        attend: PagedAttentionFunction,
+        context: StepContext,
+        trust_remote_code: bool = False,
+    ) -> "TransformersModel":
+        """Read the model of Hugging Face configuration `config` from `folder`. Only safetensors are read, no pickle.
+
+        Raises:
+            ModelError: the weights cannot be read or are incomplete, or the model cannot run here.
+        """
+        try:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+                attn_implementation="eager",
+                device_map=None if device.type == "cpu" else {"": device},
+                output_loading_info=True,
+                **{_DTYPE: dtype},
+            )
+        except Exception as error:  # Transformers raises many types; all mean that this folder cannot be used
+            raise ModelError(f"the model in {folder} cannot be loaded: {_first_line(error)}") from error
+        if missing := sorted(info["missing_keys"]):
+            raise ModelError(
+                f"the model in {folder} lacks {len(missing)} weights, {missing[0]!r} among them; download it again"
+            )
+        return cls(model.eval().requires_grad_(False), attend, context)
+
+    def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """input_ids, positions: (T,); rows: (R,), the tokens whose logits are wanted -> (R, vocab_size)"""
+        keep = {"logits_to_keep": rows} if self._keeps_rows else {}
+        output = self.model(input_ids=input_ids[None], position_ids=positions[None], use_cache=False, **keep)
+        logits: torch.Tensor = output.logits[0]
+        return logits if self._keeps_rows else logits[rows]
+
+
+def _cache_shape(layers: list[AttentionLayer], *, may_cap: bool) -> CacheShape:
+    shapes = {(layer.num_kv_heads, layer.head_dim) for layer in layers}
+    if len(shapes) > 1:
+        raise ModelError(f"its layers differ in KV heads and head size ({sorted(shapes)}), and the cache has one shape")
+    if not may_cap and any(layer.spec.softcap for layer in layers):
+        raise ModelError("it caps its attention scores without saying so in its configuration")
+    ((num_kv_heads, head_dim),) = shapes
+    return CacheShape(len(layers), num_kv_heads, head_dim)
+
+
+def _adapt_linears(model: PreTrainedModel, context: StepContext) -> dict[str, AdaptedLinear]:
+    """Put our linear, sharing the weight, in place of every `nn.Linear` but the head. Returns them by PEFT's name."""
+    head = model.get_output_embeddings()
+    plain = {name: m for name, m in model.named_modules() if type(m) is nn.Linear and m is not head}
+    linears: dict[str, AdaptedLinear] = {}
+    for name, linear in plain.items():
+        bias = None if linear.bias is None else linear.bias.data
+        linears[name] = AdaptedLinear(linear.weight.data, bias, context, {name: linear.out_features})
+        parent, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(parent), attribute, linears[name])
+    return linears
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]

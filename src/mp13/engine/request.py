@@ -1,0 +1,133 @@
+"""What goes into the engine and what comes out: sampling parameters, events, outputs. Plain data, no torch."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mp13.errors import ConfigError, UnsupportedError
+
+FinishReason = Literal["stop", "length", "abort"]
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the next token is chosen and when an answer ends.
+
+    `temperature` 0 is greedy. `top_k` 0 keeps every token. Filters apply in the order temperature, top_k,
+    top_p, min_p. `stop` strings end the answer and are left out of its text; `stop_token_ids` end it like EOS.
+    Until `min_tokens` tokens are out, neither EOS nor a stop ends it. With a `seed`, the answer depends on
+    nothing but the prompt, the weights and these parameters.
+
+    Raises:
+        ConfigError: a value is out of range.
+        UnsupportedError: a penalty or `logprobs` is set.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    max_tokens: int = 256
+    min_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    seed: int | None = None
+    logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        object.__setattr__(self, "stop", stop)
+        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids or ()))
+        for name, (kind, fits, allowed) in _RULES.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool) or not fits(value):
+                raise ConfigError(f"{name} = {value!r} cannot be used; give {allowed}")
+        if self.min_tokens > self.max_tokens:
+            raise ConfigError(f"min_tokens = {self.min_tokens} is more than max_tokens = {self.max_tokens}; give less")
+        for name, neutral in _NOT_YET.items():
+            if (value := getattr(self, name)) != neutral:
+                raise UnsupportedError(f"{name} = {value!r} is not supported yet; leave it at {neutral!r}")
+
+
+_NUMBER = (int, float)
+_RULES: dict[str, tuple[type | tuple[type, ...], Callable[[Any], bool], str]] = {
+    "temperature": (_NUMBER, lambda t: 0 <= t < math.inf, "a number, 0 (greedy) or more"),
+    "top_p": (_NUMBER, lambda p: 0 < p <= 1, "a number above 0, at most 1"),
+    "top_k": (int, lambda k: k >= 0, "a whole number, 0 (all tokens) or more"),
+    "min_p": (_NUMBER, lambda p: 0 <= p <= 1, "a number from 0 to 1"),
+    "max_tokens": (int, lambda n: n >= 1, "a whole number, 1 or more"),
+    "min_tokens": (int, lambda n: n >= 0, "a whole number from 0 to max_tokens"),
+    "stop": (tuple, lambda stop: all(isinstance(s, str) and s for s in stop), "strings that are not empty"),
+    "stop_token_ids": (tuple, lambda ids: all(isinstance(i, int) and i >= 0 for i in ids), "whole numbers, 0 or more"),
+    "seed": ((int, type(None)), lambda s: s is None or 0 <= s < 2**63, "none or a whole number from 0 to 2^63-1"),
+}
+_NOT_YET = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "logprobs": None}
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What a request cost: token counts, seconds to the first token, tokens per second after it."""
+
+    prompt_tokens: int
+    cached_tokens: int  # prompt tokens whose KV entries were found in the cache
+    generated_tokens: int
+    ttft_s: float
+    tokens_per_s: float
+
+
+@dataclass(frozen=True)
+class RequestOutput:
+    """A finished (or aborted) answer. `token_ids` includes the EOS that ended it; `text` does not."""
+
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason
+    adapters: str  # canonical mix
+    metrics: Metrics
+    logprobs: None = None
+
+
+@dataclass(frozen=True)
+class TokenEvent:
+    """One new token of a running answer, and the text now certain with it: often empty, never half a character."""
+
+    request_id: str
+    token_id: int
+    text: str
+
+
+@dataclass(frozen=True)
+class FinishEvent:
+    """The last event of a request. The token events before it carry all of its text, unless it was aborted."""
+
+    request_id: str
+    output: RequestOutput
+
+
+@dataclass(frozen=True)
+class ErrorEvent:
+    """A request died of an error inside the engine; the engine itself goes on."""
+
+    request_id: str
+    error: Exception
+
+
+Event = TokenEvent | FinishEvent | ErrorEvent
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """A loaded adapter: its name, the SHA-256 of its content, and what it changes."""
+
+    name: str
+    digest: str
+    kind: str  # "lora" or "rslora"
+    rank: int  # the largest rank in it
+    target_modules: tuple[str, ...]
+    size_bytes: int
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,89 @@
+"""Which KV-cache block belongs to whom, and which content can be found again. Numbers only; no tensor is touched here.
+
+A block is free, or held by one or more sequences. A full block that was computed is published under the hash of its
+content (prefix caching, as in vLLM's automatic prefix caching); it stays findable after its last holder left, until
+the block is needed for something else. The block freed longest ago goes first.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from mp13.engine.scheduling.sequence import Sequence as _Sequence
+
+
+class BlockPool:
+    """`num_blocks` blocks of `block_size` tokens. `salt` keeps blocks of different kinds from meeting."""
+
+    def __init__(self, num_blocks: int, block_size: int, enable_prefix_caching: bool = True, salt: bytes = b"") -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.enable_prefix_caching = enable_prefix_caching
+        self.salt = salt
+        self._ref_counts = [0] * num_blocks
+        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_blocks))  # least recently used first
+        self._hash_of: dict[int, bytes] = {}
+        self._block_of: dict[bytes, int] = {}
+
+    @property
+    def num_free(self) -> int:
+        return len(self._free)
+
+    def find_prefix(self, seq: _Sequence) -> list[int]:
+        """The published blocks that begin `seq`. At least one token is left out: its logits must be computed."""
+        if not self.enable_prefix_caching:
+            return []
+        found = []
+        for block_hash in seq.block_hashes((seq.num_tokens - 1) // self.block_size, self.block_size, self.salt):
+            if (block := self._block_of.get(block_hash)) is None:
+                break
+            found.append(block)
+        return found
+
+    def allocate(self, seq: _Sequence, num_tokens: int, prefix: Sequence[int] = ()) -> bool:
+        """Give `seq` the shared blocks of `prefix` and new ones until `num_tokens` fit; all or nothing."""
+        revived = sum(self._ref_counts[block] == 0 for block in prefix)
+        missing = -(-num_tokens // self.block_size) - len(seq.block_table) - len(prefix)
+        if missing + revived > len(self._free):
+            return False
+        for block in prefix:
+            self._hold(block)
+        seq.block_table.extend(prefix)
+        seq.block_table.extend(self._take() for _ in range(missing))
+        return True
+
+    def publish(self, seq: _Sequence) -> None:
+        """Make the full, computed blocks of `seq` findable by their content."""
+        if not self.enable_prefix_caching:
+            return
+        full = seq.num_computed_tokens // self.block_size
+        if full <= seq.num_published_blocks:
+            return
+        hashes = seq.block_hashes(full, self.block_size, self.salt)
+        for i in range(seq.num_published_blocks, full):
+            block = seq.block_table[i]
+            if hashes[i] not in self._block_of and block not in self._hash_of:
+                self._block_of[hashes[i]] = block
+                self._hash_of[block] = hashes[i]
+        seq.num_published_blocks = full
+
+    def release(self, seq: _Sequence) -> None:
+        """`seq` lets go of its blocks. Last block first, so that a prefix outlives its continuations."""
+        for block in reversed(seq.block_table):
+            self._ref_counts[block] -= 1
+            if self._ref_counts[block] == 0:
+                self._free[block] = None
+                if block not in self._hash_of:  # nothing worth keeping: the next to be taken
+                    self._free.move_to_end(block, last=False)
+        seq.forget_blocks()
+
+    def _hold(self, block: int) -> None:
+        if self._ref_counts[block] == 0:
+            del self._free[block]
+        self._ref_counts[block] += 1
+
+    def _take(self) -> int:
+        block, _ = self._free.popitem(last=False)
+        if (stale := self._hash_of.pop(block, None)) is not None:
+            del self._block_of[stale]
+        self._ref_counts[block] = 1
+        return block

@@ -1,0 +1,74 @@
+"""One answer as it grows: its text, when it ends and why, and what it cost."""
+
+from collections.abc import Collection
+from typing import Any
+
+from mp13.engine.request import FinishReason, Metrics, RequestOutput, SamplingParams
+from mp13.engine.scheduling.sequence import Sequence
+from mp13.engine.text.detokenizer import Detokenizer, StopStrings
+
+
+class Answer:
+    """`started` and every `now` are seconds of one monotonic clock."""
+
+    def __init__(
+        self, tokenizer: Any, params: SamplingParams, eos_token_ids: Collection[int], mix: str, started: float
+    ) -> None:
+        self._params = params
+        self._ending = set(params.stop_token_ids) | (set() if params.ignore_eos else set(eos_token_ids))
+        self._detokenizer = Detokenizer(tokenizer)
+        self._stop_strings = StopStrings(params.stop)
+        self._mix = mix
+        self._started = started
+        self._first = self._last = started
+        self._num_tokens = 0
+        self._text = ""
+
+    def add(self, token_id: int, *, full: bool, now: float) -> tuple[str, FinishReason | None]:
+        """Take the next token. Returns the text to show now and, when this token ends the answer, the reason.
+
+        Args:
+            full: no further token fits into the context.
+        """
+        self._num_tokens += 1
+        self._first = now if self._num_tokens == 1 else self._first
+        self._last = now
+        enough = self._num_tokens >= self._params.min_tokens
+        if token_id in self._ending and enough:
+            return self._show(self._flush()), "stop"
+        text, stopped = self._watch(self._detokenizer.add(token_id), enough)
+        if stopped:
+            return self._show(text), "stop"
+        if full or self._num_tokens >= self._params.max_tokens:
+            return self._show(text + self._flush()), "length"
+        return self._show(text), None
+
+    def output(self, seq: Sequence, reason: FinishReason) -> RequestOutput:
+        if reason == "abort":
+            self._show(self._flush())
+        seconds = self._last - self._first
+        return RequestOutput(
+            text=self._text,
+            token_ids=seq.token_ids[seq.num_prompt_tokens :],
+            finish_reason=reason,
+            adapters=self._mix,
+            metrics=Metrics(
+                prompt_tokens=seq.num_prompt_tokens,
+                cached_tokens=seq.num_cached_tokens or 0,
+                generated_tokens=self._num_tokens,
+                ttft_s=self._first - self._started,
+                tokens_per_s=(self._num_tokens - 1) / seconds if seconds > 0 else 0.0,
+            ),
+        )
+
+    def _watch(self, text: str, enough: bool) -> tuple[str, bool]:
+        return self._stop_strings.add(text) if enough else (text, False)
+
+    def _flush(self) -> str:
+        """Everything held back. An incomplete character may complete a stop string; it no longer matters which."""
+        text, stopped = self._stop_strings.add(self._detokenizer.flush())
+        return text if stopped else text + self._stop_strings.flush()
+
+    def _show(self, text: str) -> str:
+        self._text += text
+        return text
