@@ -1,0 +1,167 @@
+"""The engine process: HTTP over one engine, for chats of the same user on the same machine, until the last one is gone.
+
+Run by the launcher alone. It listens only where no other user reaches it: on an inherited Unix socket, or on a
+loopback port with a token; there is no option for anything else.
+"""
+
+import argparse
+import asyncio
+import faulthandler
+import hmac
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TypeVar
+
+import uvicorn
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mp13.errors import ConfigError, Mp13Error
+from mp13.service.endpoint import HAS_UNIX_SOCKETS, Launch, listen_loopback, publish
+from mp13.service.host import EngineHost
+from mp13.service.schema import FailedEvent, GenerateRequest, LoadAdapterRequest, adapter_infos, adapter_lists
+from mp13.service.streaming import LineStream, failure
+
+_END_S = 2  # for a graceful end; a step of the model that runs longer is cut off
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
+class Service:
+    """The verbs under /v1/mp13."""
+
+    def __init__(self, host: EngineHost) -> None:
+        self.host = host
+        self.ending = False
+
+    async def events(self, request: Request) -> Response:
+        if self.ending:  # too late to hold it
+            return _json(FailedEvent(code="EngineGone", message="this engine process is ending").model_dump_json(), 503)
+        return LineStream(self.host.events())
+
+    async def generate(self, request: Request) -> Response:
+        return LineStream(self.host.answer(await _body(request, GenerateRequest)))
+
+    async def adapters(self, request: Request) -> Response:
+        return _json(adapter_lists.dump_json(await self.host.adapters()))
+
+    async def load_adapter(self, request: Request) -> Response:
+        info = await self.host.load_adapter(await _body(request, LoadAdapterRequest))
+        return _json(adapter_infos.dump_json(info))
+
+    async def unload_adapter(self, request: Request) -> Response:
+        await self.host.unload_adapter(request.path_params["name"])
+        return Response(status_code=204)
+
+    async def health(self, request: Request) -> Response:
+        return _json(self.host.health.model_dump_json())
+
+
+def make_app(service: Service, token: str | None) -> ASGIApp:
+    """The ASGI application; with a `token`, it answers only those who bring it."""
+    app = Starlette(
+        routes=[
+            Route("/v1/mp13/events", service.events, methods=["GET"]),
+            Route("/v1/mp13/generate", service.generate, methods=["POST"]),
+            Route("/v1/mp13/adapters", service.adapters, methods=["GET"]),
+            Route("/v1/mp13/adapters", service.load_adapter, methods=["POST"]),
+            Route("/v1/mp13/adapters/{name}", service.unload_adapter, methods=["DELETE"]),
+            Route("/v1/mp13/health", service.health, methods=["GET"]),
+        ],
+        exception_handlers={Mp13Error: _failure, Exception: _failure},
+    )
+    return app if token is None else _TokenGate(app, token)
+
+
+class _TokenGate:
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._expected = f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        if hmac.compare_digest(given, self._expected):
+            await self._app(scope, receive, send)
+        else:
+            error = ConfigError("this engine process answers only to the chats of the user who started it")
+            await failure(error, 401)(scope, receive, send)
+
+
+async def _failure(request: Request, error: Exception) -> Response:
+    return failure(error)
+
+
+async def _body(request: Request, model: type[_Body]) -> _Body:
+    try:
+        return model.model_validate_json(await request.body())
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"])) or "the body"
+        raise ConfigError(f"the request cannot be read: {where}: {error.errors()[0]['msg']}") from error
+
+
+def _json(content: str | bytes, status: int = 200) -> Response:
+    return Response(content, status, media_type="application/json")
+
+
+async def serve(launch: Launch, listener: socket.socket, token: str | None) -> None:
+    """Serve until no chat is left."""
+    host = EngineHost(launch)
+    service = Service(host)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            make_app(service, token), http="h11", ws="none", lifespan="off", access_log=False, log_config=None,
+            server_header=False, timeout_graceful_shutdown=1,
+        )
+    )  # fmt: skip
+    watching = asyncio.create_task(_end_when_abandoned(service, server))
+    await server.serve(sockets=[listener])
+    await watching
+    await host.close()
+
+
+async def _end_when_abandoned(service: Service, server: uvicorn.Server) -> None:
+    await service.host.leases.abandoned()
+    service.ending = True
+    server.should_exit = True
+    # A C thread with the system's own exit: works while the interpreter is held by a load.
+    faulthandler.dump_traceback_later(_END_S, exit=True)
+
+
+def main() -> None:
+    """Read a `Launch` from standard input and serve it."""
+    parser = argparse.ArgumentParser("mp13.service.app", description="The engine process of mp13chat, which starts it.")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--fd", type=int, help="an inherited Unix socket that listens")
+    place.add_argument("--loopback", type=Path, help="the file to write a loopback port and its token to")
+    arguments = parser.parse_args()
+    token = None
+    if arguments.loopback is not None:
+        listener, address = listen_loopback()
+        token = address.token
+        publish(address, arguments.loopback)
+    elif (inherited := _unix_socket(arguments.fd)) is not None:
+        listener = inherited
+    else:
+        parser.error(f"--fd {arguments.fd} is not a Unix socket")
+    launch = Launch.model_validate_json(sys.stdin.buffer.read())
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    asyncio.run(serve(launch, listener, token))
+    os._exit(0)  # a load may still run in its thread, and putting torch away takes seconds; neither matters now
+
+
+def _unix_socket(fd: int) -> socket.socket | None:
+    try:
+        inherited = socket.socket(fileno=fd)
+    except OSError:
+        return None
+    return inherited if HAS_UNIX_SOCKETS and inherited.family == socket.AF_UNIX else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Everything that produced an answer, put together from the engine, the request and the installed versions."""
+
+import platform
+from functools import cache
+from importlib.metadata import version
+from typing import Protocol
+
+import mp13
+from mp13.service.schema import EngineConfig, Provenance, SamplingParams, UsedAdapter
+
+Members = tuple[tuple[str, str, float], ...]  # name, digest, weight
+
+
+class EngineDescription(Protocol):
+    """What an engine says of itself: what its `auto` settings became, and the digests of what it loaded."""
+
+    model: str
+    model_type: str
+    dtype: str
+    device: str
+    model_impl: str
+    attn_implementation: str
+    quantization: str
+    max_model_len: int
+    kv_cache_tokens: int
+    notes: tuple[str, ...]
+    template_digest: str
+
+    @property
+    def base_digest(self) -> str: ...
+
+
+def compose(
+    engine: EngineDescription, config: EngineConfig, members: Members, sampling: SamplingParams, seed: int | None
+) -> Provenance:
+    """`sampling` is what was asked, `seed` what was used. May block until the base is hashed: call it from a thread."""
+    return Provenance(
+        model=engine.model,
+        base_digest=engine.base_digest,
+        dtype=engine.dtype,
+        device=engine.device,
+        quantization=engine.quantization,
+        model_impl=engine.model_impl,
+        attn_implementation=engine.attn_implementation,
+        adapters=tuple(UsedAdapter(name=name, digest=digest, weight=weight) for name, digest, weight in members),
+        kv_policy=config.kv_policy,
+        template_digest=engine.template_digest,
+        sampling=sampling,
+        seed=seed,
+        versions=_versions(),
+    )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    installed = {name: version(name) for name in ("torch", "transformers")}
+    return {"mp13": mp13.__version__, "python": platform.python_version(), **installed}

@@ -1,0 +1,203 @@
+"""One engine process for equal settings; it lives as long as a chat does, and a chat survives it."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, aclosing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from mp13.errors import ModelError, Mp13Error
+from mp13.service import launcher
+from mp13.service.client import EngineGone
+from tests.service.conftest import ROOT, Chats, answer, asking, engine_pids, is_alive, seconds_until_gone
+
+
+@contextmanager
+def a_chat(model: str, until: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """A chat process that goes `until` there, and the pid of the engine that it started."""
+    with ExitStack() as ending:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+        command = [sys.executable, "-m", "tests.service.chat_process", model, until]
+        chat = ending.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
+        ending.callback(chat.kill)
+        assert chat.stdout is not None
+        yield chat, int(chat.stdout.readline())
+
+
+def read_until(chat: "subprocess.Popen[str]", line: str) -> None:
+    assert chat.stdout is not None
+    assert line in (heard.strip() for heard in chat.stdout)
+
+
+@pytest.mark.parametrize(
+    ("model", "until", "heard"),
+    [("slow", "idle", "False"), ("fake", "answering", "token"), ("stubborn", "idle", "False")],
+    ids=["while its model loads", "in the middle of an answer", "with an engine that does not let go"],
+)
+def test_killing_the_chat_ends_its_engine(model: str, until: str, heard: str) -> None:
+    with a_chat(model, until) as (chat, engine):
+        read_until(chat, heard)
+        assert is_alive(engine)
+        chat.kill()
+        assert seconds_until_gone(engine) < 5
+
+
+@pytest.mark.parametrize("until", ["before-settings", "before-lease"])
+def test_a_chat_killed_while_it_starts_its_engine_leaves_none(until: str) -> None:
+    with a_chat("fake", until) as (chat, engine):
+        assert chat.wait(10) == -signal.SIGKILL
+        assert seconds_until_gone(engine) < 5
+
+
+def test_a_chats_process_has_no_torch_in_it() -> None:
+    with a_chat("fake", "inspect") as (chat, _):
+        read_until(chat, "finish")
+        read_until(chat, "False")
+        assert "torch" not in Path(f"/proc/{chat.pid}/maps").read_text()
+
+
+def test_interrupting_the_chats_terminal_leaves_the_engine_to_its_other_chats() -> None:
+    with a_chat("fake", "idle") as (_, engine):
+        assert os.getsid(engine) == os.getpgid(engine) == engine
+
+
+async def test_chats_with_equal_settings_share_an_engine_and_others_do_not(
+    chats: Chats, runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = await asyncio.gather(*(chats.open() for _ in range(3)))
+    pids = {(await client.health()).pid for client in together}
+    assert len(pids) == 1
+    pids.add((await (await chats.open(seed=1)).health()).pid)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    pids.add((await (await chats.open()).health()).pid)
+    assert len(pids) == 3
+    assert set(engine_pids(runtime.parent)) == pids
+
+
+async def test_a_model_folder_is_the_same_from_every_working_directory(
+    chats: Chats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    here = await chats.open("model")
+    monkeypatch.chdir("/")
+    there = await chats.open(str(tmp_path / "model"))
+    assert (await here.health()).pid == (await there.health()).pid
+    assert (await answer(here, "hi")).provenance.model == str(tmp_path / "model")
+
+
+async def test_the_engine_stays_for_the_second_chat_and_ends_after_the_last(chats: Chats) -> None:
+    one, two = await chats.open(), await chats.open()
+    pid = (await one.health()).pid
+    async with aclosing(two.events()) as events:
+        await anext(events)  # reading them and leaving gives nothing back: the client itself holds the engine
+    await one.close()
+    await asyncio.sleep(2.5)  # longer than both the wait for a first lease and the grace
+    assert (await answer(two, "hi")).text == "echo: hi"
+    await two.close()
+    assert await asyncio.to_thread(seconds_until_gone, pid) < 3
+
+
+async def test_who_comes_when_the_grace_ends_gets_an_engine_all_the_same(chats: Chats) -> None:
+    for pause in (1.0, 1.1, 0):
+        client = await chats.open()
+        assert (await answer(client, "hi")).text == "echo: hi"
+        await client.close()
+        await asyncio.sleep(pause)
+
+
+async def test_a_killed_engine_is_told_to_every_call_and_the_next_connection_starts_another(chats: Chats) -> None:
+    client = await chats.open()
+    pid = (await client.health()).pid
+    events, running = client.events(), client.generate(asking("count 1000", max_tokens=1000))
+    await anext(events)
+    await anext(running)
+    os.kill(pid, signal.SIGKILL)
+    for stream in (events, running):
+        with pytest.raises(EngineGone, match=r"the engine process has ended; its log is .*engine-\w{12}\.log"):
+            async for _ in stream:
+                pass
+    with pytest.raises(EngineGone):
+        await client.health()
+    again = await chats.open()
+    assert (await answer(again, "hi")).text == "echo: hi"
+    assert (await again.health()).pid != pid
+
+
+async def test_an_engine_that_dies_by_itself_in_an_answer_is_gone_after_what_it_said(chats: Chats) -> None:
+    said = []
+    with pytest.raises(EngineGone):
+        async for event in (await chats.open()).generate(asking("crash")):
+            said.append(event.text)
+    assert said == ["one ", "two "]
+
+
+async def test_an_engine_that_dies_while_it_loads_is_gone(chats: Chats) -> None:
+    with pytest.raises(EngineGone):
+        await answer(await chats.open("crash"), "hi")
+
+
+async def test_an_engine_that_could_not_load_is_not_shared_so_that_a_mended_model_loads(chats: Chats) -> None:
+    pids = set()
+    for _ in range(2):
+        client = await chats.open("broken")
+        with pytest.raises(ModelError):
+            await answer(client, "hi")
+        pids.add((await client.health()).pid)
+    assert len(pids) == 2
+
+
+async def test_giving_up_while_the_engine_starts_leaves_no_engine_and_no_lock(chats: Chats, runtime: Path) -> None:
+    connecting = asyncio.create_task(chats.open())
+    while not engine_pids(runtime.parent):
+        await asyncio.sleep(0.01)
+    [pid] = engine_pids(runtime.parent)
+    connecting.cancel()
+    await asyncio.wait({connecting})
+    assert await asyncio.to_thread(seconds_until_gone, pid) < 1
+    assert (await answer(await chats.open(), "hi")).text == "echo: hi"
+
+
+async def test_an_engine_that_hangs_is_an_error_that_says_what_to_do(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.kill((await (await chats.open()).health()).pid, signal.SIGSTOP)
+    monkeypatch.setattr(launcher, "_ANSWER_S", 0.3)
+    with pytest.raises(Mp13Error, match=r"has not answered .* end it and try again \(its log is .*\.log\)"):
+        await chats.open()
+
+
+async def test_an_engine_process_that_cannot_start_is_an_error_with_its_last_words(
+    chats: Chats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "uvicorn.py").write_text("raise ImportError('this installation is broken')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    for transport in ("unix", "loopback"):
+        with pytest.raises(EngineGone, match=r"ended at once \(ImportError: this installation is broken\); its log is"):
+            await chats.open(transport=transport)
+
+
+async def test_what_lies_in_the_working_directory_is_not_imported(
+    chats: Chats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "uvicorn.py").write_text("raise ImportError('code of a cloned repository')")
+    monkeypatch.chdir(tmp_path)
+    assert (await answer(await chats.open(), "hi")).text == "echo: hi"
+
+
+async def test_a_terminated_engine_ends_at_once_although_chats_hold_it(chats: Chats) -> None:
+    client = await chats.open()
+    pid = (await client.health()).pid
+    start = time.monotonic()
+    os.kill(pid, signal.SIGTERM)
+    with pytest.raises(EngineGone):
+        async for _ in client.events():
+            pass
+    assert await asyncio.to_thread(seconds_until_gone, pid) < 4
+    assert time.monotonic() - start < 4
