@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from mp13.engine.attention.registry import AttentionSpec, choose_attention
 from mp13.engine.attention.sdpa import paged_attention
@@ -21,7 +21,7 @@ from mp13.engine.execution.model_runner import ModelRunner
 from mp13.engine.linear.adapted_linear import AdaptedLinear
 from mp13.engine.models.interface import CausalModel
 from mp13.engine.models.loader import load_model
-from mp13.engine.models.support import choose_impl, needs_softcap
+from mp13.engine.models.support import needs_softcap
 from mp13.engine.models.transformers_bridge import TransformersModel
 from mp13.engine.request import SamplingParams
 from mp13.engine.scheduling.batch import Batch, ScheduledSequence
@@ -36,14 +36,16 @@ CPU = torch.device("cpu")
 A, B = "aa", "bb"  # what stands for two adapters' digests
 
 
-def load(path: Path, dtype: torch.dtype = torch.float32, attend: Any = None, **options: Any) -> TransformersModel:
+def load(
+    path: Path,
+    dtype: torch.dtype = torch.float32,
+    attend: Any = None,
+    context: StepContext | None = None,
+    trust_remote_code: bool = False,
+) -> TransformersModel:
     config = AutoConfig.from_pretrained(path)
     attend = attend or choose_attention("auto", needs_softcap=needs_softcap(config)).function
-    return TransformersModel.load(path, config, dtype, CPU, attend, StepContext(), **options)
-
-
-def context_of(model: TransformersModel) -> StepContext:
-    return next(m for m in model.modules() if hasattr(m, "mp13_attention")).mp13_attention._context
+    return TransformersModel.load(path, config, dtype, CPU, attend, context or StepContext(), trust_remote_code)
 
 
 def text(length: int, seed: int) -> list[int]:
@@ -89,10 +91,17 @@ def packed_logits(
     return list(torch.stack(steps, 1))  # per text (5, vocab_size)
 
 
-@pytest.mark.parametrize("family", [*BRIDGED, "llama-bias", "mistral", "qwen2-window", "opt"])
+NEW_ONLY = pytest.mark.skipif(
+    transformers.__version__ < "5", reason="calls no attention function before Transformers 5"
+)
+FAMILIES = [*BRIDGED, "llama-bias", "mistral", "qwen2-window", "opt", pytest.param("qwen2-moe", marks=NEW_ONLY)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_logits_of_a_packed_batch_of_mixes_equal_eager_transformers(family: str, tmp_path: Path) -> None:
     path = tiny_model(tmp_path / "model", family)
-    model = load(path)
+    context = StepContext()
+    model = load(path, context=context)
     texts = [text(n, n) for n in (23, 45, 6, 33)]
     mixes: list[AdapterWeights] = [(), ((A, 1.0),), ((B, 0.5),), ((A, 0.7), (B, -0.4))]
     adapters, columns = {}, {}
@@ -108,7 +117,7 @@ def test_logits_of_a_packed_batch_of_mixes_equal_eager_transformers(family: str,
     def columns_of(mix: AdapterWeights) -> list[tuple[int, int, float]]:
         return [(*columns[name], weight) for name, weight in mix]
 
-    ours = packed_logits(model, context_of(model), columns_of, texts, mixes)
+    ours = packed_logits(model, context, columns_of, texts, mixes)
     for ids, mix, logits in zip(texts, mixes, ours, strict=True):
         reference = reference_model(path, [(adapters[name], weight) for name, weight in mix])
         torch.testing.assert_close(logits, reference_logits(reference, ids)[-5:], atol=5e-4, rtol=1e-4)
@@ -136,6 +145,14 @@ def test_each_layer_tells_its_own_scale_window_and_cap(tmp_path: Path) -> None:
     model = load(tiny_model(tmp_path, "gemma2"))
     layers = [module.mp13_attention.spec for module in model.modules() if hasattr(module, "mp13_attention")]
     assert layers == [AttentionSpec(24**-0.5, 12, 5.0), AttentionSpec(24**-0.5, None, 5.0)]
+
+
+@NEW_ONLY
+def test_a_window_that_only_the_mask_knows_is_found(tmp_path: Path) -> None:
+    """Qwen2-MoE never tells its attention function about the window of its masks."""
+    model = load(tiny_model(tmp_path, "qwen2-moe"))
+    windows = [module.mp13_attention.spec.window for module in model.modules() if hasattr(module, "mp13_attention")]
+    assert sorted(windows, key=str) == [12, None]
 
 
 def test_linears_share_the_weights_of_those_they_replace(tmp_path: Path) -> None:
@@ -207,6 +224,21 @@ def test_an_exception_in_the_self_check_becomes_the_reason(tmp_path: Path) -> No
         load(tiny_model(tmp_path, "granite"), attend=crashing)
 
 
+def test_logits_that_overflow_are_refused(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path, "granite", embedding_multiplier=1e6)
+    with pytest.raises(ModelError, match="its logits overflow in float16"):
+        load(path, torch.float16)
+
+
+@NEW_ONLY
+def test_attention_with_sinks_is_refused(tmp_path: Path) -> None:
+    path = tiny_model(
+        tmp_path, "gpt_oss", num_local_experts=4, rope_parameters={"rope_theta": 1e4, "rope_type": "default"}
+    )
+    with pytest.raises(ModelError, match="'gpt_oss' cannot run here: its attention takes s_aux"):
+        load(path)
+
+
 @pytest.mark.parametrize("model_type", ["gptj", "bloom", "codegen", "mpt"])
 def test_models_that_never_call_the_hook_are_refused_by_name(model_type: str, tmp_path: Path) -> None:
     path = tiny_model(tmp_path, model_type, **({"rotary_dim": 8} if model_type in ("gptj", "codegen") else {}))
@@ -230,49 +262,6 @@ def test_a_mask_that_is_no_window_is_refused(tmp_path: Path, monkeypatch: pytest
         load(path)
 
 
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "deepseek_v3": ({}, "latent attention"),
-    "t5": ({}, "encoder-decoder"),
-    "phi3": (
-        {
-            "rope_scaling": {"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8},
-            "hidden_size": 64, "num_attention_heads": 4, "original_max_position_embeddings": 64,
-        },
-        "'longrope' changes with the length",
-    ),
-    "gemma2": ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic' changes with the length"),
-    "llama": ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic' changes with the length"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("model_type", REFUSED)
-def test_what_the_configuration_rules_out_is_refused_before_loading(model_type: str) -> None:
-    fields, reason = REFUSED[model_type]
-    with pytest.raises(ModelError, match=f"'{model_type}' cannot run here: .*{reason}"):
-        choose_impl(AutoConfig.for_model(model_type, **fields), "auto")
-
-
-def test_layers_with_another_state_than_keys_and_values_are_refused() -> None:
-    config = AutoConfig.for_model("gemma2")
-    config.layer_types = ["linear_attention", "full_attention"]
-    with pytest.raises(ModelError, match="layers of type 'linear_attention' need more than a cache of keys and values"):
-        choose_impl(config, "auto")
-
-
-def test_the_implementation_is_chosen_with_a_reason() -> None:
-    llama, gemma2 = AutoConfig.for_model("llama"), AutoConfig.for_model("gemma2")
-    assert choose_impl(llama, "auto")[0] == "native"
-    assert choose_impl(llama, "transformers") == ("transformers", "chosen by the settings")
-    assert choose_impl(gemma2, "auto") == (
-        "transformers",
-        "model type 'gemma2' is not one of llama, mistral, qwen2, qwen3",
-    )
-    with pytest.raises(ModelError, match=r"model_impl = 'native' cannot run this model: .*'gemma2'.*choose 'auto'"):
-        choose_impl(gemma2, "native")
-    assert needs_softcap(gemma2)
-    assert not needs_softcap(llama)
-
-
 def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path: Path) -> None:
     path = tiny_model(tmp_path, "granite")
     weights = load_file(path / "model.safetensors")
@@ -286,7 +275,7 @@ def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
     path = tiny_model(tmp_path, "granite")
     torch.save(load_file(path / "model.safetensors"), path / "pytorch_model.bin")
     (path / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="cannot be loaded: OSError"):
+    with pytest.raises(ModelError, match=r"holds no \*\.safetensors"):
         load(path)
 
 
@@ -304,12 +293,3 @@ def test_a_models_own_code_runs_with_consent_only(
     (path / "config.json").write_text(json.dumps(config))
     model = load(path, trust_remote_code=consent).model
     assert type(model).__name__ == ("OwnModel" if consent else "GraniteForCausalLM")
-
-
-def test_the_tiny_tokenizer_travels_with_the_model(tmp_path: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model(tmp_path, "granite"))
-    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "hello wörld"}], tokenize=False)
-    ids = tokenizer(prompt)["input_ids"]
-    assert prompt == "<|im_start|>user\nhello wörld<|im_end|>\n"
-    assert tokenizer.decode(ids) == prompt
-    assert ids[0], tokenizer.eos_token_id == (1, 2)

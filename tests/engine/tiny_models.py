@@ -68,7 +68,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
                                 "moe_intermediate_size": 32}),
 }  # fmt: skip
 NATIVE = ("llama", "llama-tied", "llama3-rope", "llama-bias", "smollm", "mistral", "qwen2", "qwen2-window", "qwen3")
-BRIDGED = ("gemma2", "gemma3", "phi3", "granite", "olmo2", "gpt2", "gpt-neox", "qwen2-moe", "qwen3-moe")
+BRIDGED = ("gemma2", "gemma3", "phi3", "granite", "olmo2", "gpt2", "gpt-neox", "qwen3-moe")
 
 
 def tiny_model(folder: Path, family: str = "llama", *, seed: int = 0, **overrides: Any) -> Path:

@@ -6,6 +6,7 @@ The model's name scripts the load, the last message scripts the answer; see `_lo
 import asyncio
 import hashlib
 import os
+import random
 import signal
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -47,6 +48,7 @@ class FakeEngine:
     def __init__(self, model: str, *, on_progress: Callable[[str, float | None], None] | None = None, **settings: Any):
         self.settings = settings
         self.aborted = 0
+        self._seeds = random.Random(settings.get("seed", 0))
         self.prompts: list[list[dict[str, Any]]] = []
         self._adapters: dict[str, AdapterInfo] = {}
         self._load(model, on_progress or (lambda stage, fraction: None))
@@ -80,7 +82,7 @@ class FakeEngine:
         if self._adapters.pop(name, None) is None:
             raise AdapterError(f"adapter {name!r} is not loaded; nothing was unloaded")
 
-    def resolve(self, mix_text: str) -> tuple[tuple[str, str, float], ...]:
+    def _resolve(self, mix_text: str) -> tuple[tuple[str, str, float], ...]:
         members = parse_mix(mix_text).members
         for name, _ in members:
             if name not in self._adapters:
@@ -91,7 +93,8 @@ class FakeEngine:
         self, prompt: Any, params: SamplingParams, adapters: str | None = None, request_id: str | None = None
     ) -> AsyncGenerator[TokenEvent | FinishEvent]:
         mix = parse_mix(adapters or "base")
-        self.resolve(str(mix))
+        members = self._resolve(str(mix))
+        seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
         self.prompts.append(prompt)
         text = prompt[-1]["content"]
         if text == "too long":
@@ -110,7 +113,7 @@ class FakeEngine:
             self.aborted += 1
             raise
         metrics = Metrics(len(prompt), 0, len(said), 0.01, 50.0)
-        output = RequestOutput("".join(said), [*range(1, len(said) + 1), 0], "stop", str(mix), metrics)
+        output = RequestOutput("".join(said), [*range(1, len(said) + 1), 0], "stop", str(mix), metrics, seed, members)
         yield FinishEvent(request_id or "fake", output)
 
     def _words(self, text: str, names: tuple[str, ...]) -> list[tuple[str, float]]:

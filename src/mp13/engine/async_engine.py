@@ -48,10 +48,6 @@ class AsyncEngine:
     async def unload_adapter(self, name: str) -> None:
         await self._call(lambda: self._core.unload_adapter(name))
 
-    def resolve(self, mix: str) -> tuple[tuple[str, str, float], ...]:
-        """(name, digest, weight) of each member as loaded now. Raises MixError."""
-        return self._core.adapters.resolve(mix)[1]
-
     async def generate(
         self,
         prompt: str | list[int] | Sequence[dict[str, Any] | ChatMessage],

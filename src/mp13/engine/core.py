@@ -3,15 +3,15 @@
 Not thread-safe: whoever holds it calls it from one thread.
 """
 
+import os
 import random
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-
 
 from mp13.engine.adapters.manager import AdapterManager, merge_members
 from mp13.engine.config import EngineConfig
@@ -26,7 +26,7 @@ from mp13.engine.scheduling.scheduler import Scheduler
 from mp13.engine.scheduling.sequence import Sequence
 from mp13.engine.text.answer import Answer
 from mp13.engine.text.chat_template import ChatMessage, chat_token_ids, template_digest
-from mp13.errors import ConfigError, ContextError
+from mp13.errors import ConfigError, ContextError, ModelError
 
 Prompt = str | list[int] | list[ChatMessage]
 
@@ -59,6 +59,7 @@ class EngineDescription:
 class _Running:
     seq: Sequence
     answer: Answer
+    members: tuple[tuple[str, str, float], ...]  # name, digest, weight
 
 
 class EngineCore:
@@ -103,9 +104,7 @@ class EngineCore:
         self._seeds = random.Random(config.seed)
         self._ids = count()
 
-    def add(
-        self, prompt: Prompt, params: SamplingParams, mix: str | None = None, request_id: str | None = None
-    ) -> str:
+    def add(self, prompt: Prompt, params: SamplingParams, mix: str | None = None, request_id: str | None = None) -> str:
         """Queue a request; returns its id.
 
         Args:
@@ -131,7 +130,7 @@ class EngineCore:
             max_len=self.max_model_len,
         )
         answer = Answer(self.tokenizer, params, self.info.eos_token_ids, str(resolved), time.perf_counter())
-        self._running[request_id] = _Running(seq, answer)
+        self._running[request_id] = _Running(seq, answer, members)
         self.adapters.retain(seq.adapters)
         self.scheduler.add(seq)
         return request_id
@@ -145,7 +144,12 @@ class EngineCore:
 
     def step(self) -> list[Event]:
         """Compute one packed step and hand out what became of it. An error ends the requests of that step alone."""
-        batch = self.scheduler.schedule()
+        try:
+            batch = self.scheduler.schedule()
+        except Exception as error:  # the adapters of the request that came next do not fit on the device
+            if not self.scheduler.waiting:
+                raise
+            return self._fail(self.scheduler.waiting[0], error)
         try:
             new_tokens = self.runner.run(batch)
         except Exception as error:
@@ -154,35 +158,44 @@ class EngineCore:
         self.scheduler.computed(batch)
         events: list[Event] = []
         for seq, token_id in zip(sampled, new_tokens, strict=True):
-            events += self._append(seq, token_id)
+            try:
+                events += self._append(seq, token_id)
+            except Exception as error:
+                events += self._fail(seq, error)
         return events
 
     def load_adapter(self, path: str | Path, name: str | None = None) -> AdapterInfo:
-        return self.adapters.load(Path(path).expanduser(), name)
+        return self.adapters.load(Path(os.path.expanduser(path)), name)
 
     def unload_adapter(self, name: str) -> None:
         self.adapters.unload(name)
 
-    def _append(self, seq: Sequence, token_id: int) -> list[Event]:
-        seq.token_ids.append(token_id)
+    def _append(self, seq: Sequence, token_id: int | None) -> list[Event]:
         answer = self._running[seq.request_id].answer
+        if token_id is None:
+            raise ModelError(
+                f"no token can follow: the model's scores under {answer.mix!r} are not finite numbers; "
+                "lower the weights of the mix, or choose another adapter or dtype"
+            )
+        seq.token_ids.append(token_id)
         text, reason = answer.add(token_id, full=seq.num_tokens >= seq.max_len, now=time.perf_counter())
         events: list[Event] = [TokenEvent(seq.request_id, token_id, text)]
         return events + (self._finish(seq.request_id, reason) if reason else [])
 
     def _finish(self, request_id: str, reason: FinishReason) -> list[Event]:
-        running = self._remove(request_id)
-        return [FinishEvent(request_id, running.answer.output(running.seq, reason))]
+        running = self._running[request_id]
+        output = replace(running.answer.output(running.seq, reason), members=running.members)
+        self._remove(running.seq)
+        return [FinishEvent(request_id, output)]
 
     def _fail(self, seq: Sequence, error: Exception) -> list[Event]:
-        self._remove(seq.request_id)
+        self._remove(seq)
         return [ErrorEvent(seq.request_id, error)]
 
-    def _remove(self, request_id: str) -> _Running:
-        running = self._running.pop(request_id)
-        self.scheduler.remove(running.seq)
-        self.adapters.drop(running.seq.adapters)
-        return running
+    def _remove(self, seq: Sequence) -> None:
+        del self._running[seq.request_id]
+        self.scheduler.remove(seq)
+        self.adapters.drop(seq.adapters)
 
     def _token_ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):

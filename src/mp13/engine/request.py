@@ -89,6 +89,8 @@ class RequestOutput:
     finish_reason: FinishReason
     adapters: str  # canonical mix
     metrics: Metrics
+    seed: int  # what sampling depended on, drawn by the engine where the parameters name none
+    members: tuple[tuple[str, str, float], ...] = ()  # the mix as it was loaded then: (name, digest, weight)
     logprobs: None = None
 
 

@@ -8,19 +8,18 @@ import asyncio
 import logging
 import os
 import pkgutil
-import random
 import threading
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Literal, Protocol
 
 from mp13.engine import request as engine_request
-from mp13.errors import MixError, ModelError, Mp13Error
+from mp13.errors import ModelError, Mp13Error
 from mp13.service.endpoint import Launch
 from mp13.service.lease import Leases
-from mp13.service.provenance import EngineDescription, Members, compose
+from mp13.service.provenance import EngineDescription, compose
 from mp13.service.schema import (
     AdapterInfo,
     AdaptersEvent,
@@ -51,7 +50,6 @@ class Engine(Protocol):
     def generate(
         self, prompt: list[dict[str, Any]], params: SamplingParams, adapters: str
     ) -> AsyncGenerator[engine_request.TokenEvent | engine_request.FinishEvent]: ...
-    def resolve(self, mix_text: str) -> Members: ...
     async def load_adapter(self, path: str, name: str | None) -> AdapterInfo: ...
     async def unload_adapter(self, name: str) -> None: ...
     async def close(self) -> None: ...
@@ -63,7 +61,6 @@ class EngineHost:
     def __init__(self, launch: Launch) -> None:
         self.leases = Leases()
         self._launch = launch
-        self._seeds = random.Random(launch.config.seed)
         self._loop = asyncio.get_running_loop()
         self._engine: asyncio.Future[Engine] = self._loop.create_future()
         self._state: dict[str, EngineEvent] = {}  # the latest event of each type, in the order in which types came
@@ -94,25 +91,16 @@ class EngineHost:
     async def answer(self, request: GenerateRequest) -> AsyncGenerator[TokenEvent | FinishEvent]:
         """The answer with its provenance. Closing the iterator aborts it."""
         engine = await self._ready()
-        members = engine.resolve(request.adapters)
         prompt = [message.model_dump(exclude_none=True) for message in request.messages]
-        params = replace(request.sampling, seed=self._seed_for(request))  # drawn here, so that provenance has it
-        first = True
-        async with aclosing(engine.generate(prompt, params, adapters=request.adapters)) as events:
+        async with aclosing(engine.generate(prompt, request.sampling, adapters=request.adapters)) as events:
             async for event in events:
-                if first and engine.resolve(request.adapters) != members:
-                    raise MixError(f"an adapter of {request.adapters!r} was replaced just now; send the prompt again")
-                first = False
                 if isinstance(event, engine_request.TokenEvent):
                     yield TokenEvent(token_id=event.token_id, text=event.text)
                 else:
                     provenance = await asyncio.to_thread(
-                        compose, engine.info, self._launch.config, members, request.sampling, params.seed
+                        compose, engine.info, self._launch.config, request.sampling, event.output
                     )
                     yield _finish(event.output, provenance)
-
-    def _seed_for(self, request: GenerateRequest) -> int:
-        return self._seeds.getrandbits(63) if request.sampling.seed is None else request.sampling.seed
 
     async def adapters(self) -> list[AdapterInfo]:
         return (await self._ready()).adapters

@@ -6,10 +6,8 @@ from importlib.metadata import version
 from typing import Protocol
 
 import mp13
+from mp13.engine.request import RequestOutput
 from mp13.service.schema import EngineConfig, Provenance, SamplingParams, UsedAdapter
-
-Members = tuple[tuple[str, str, float], ...]  # name, digest, weight
-
 
 class EngineDescription(Protocol):
     """What an engine says of itself: what its `auto` settings became, and the digests of what it loaded."""
@@ -31,9 +29,9 @@ class EngineDescription(Protocol):
 
 
 def compose(
-    engine: EngineDescription, config: EngineConfig, members: Members, sampling: SamplingParams, seed: int | None
+    engine: EngineDescription, config: EngineConfig, sampling: SamplingParams, output: RequestOutput
 ) -> Provenance:
-    """`sampling` is what was asked, `seed` what was used. May block until the base is hashed: call it from a thread."""
+    """`sampling` is what was asked, `output` says what was used. May block until the base is hashed: call it from a thread."""
     return Provenance(
         model=engine.model,
         base_digest=engine.base_digest,
@@ -42,11 +40,11 @@ def compose(
         quantization=engine.quantization,
         model_impl=engine.model_impl,
         attn_implementation=engine.attn_implementation,
-        adapters=tuple(UsedAdapter(name=name, digest=digest, weight=weight) for name, digest, weight in members),
+        adapters=tuple(UsedAdapter(name=name, digest=digest, weight=weight) for name, digest, weight in output.members),
         kv_policy=config.kv_policy,
         template_digest=engine.template_digest,
         sampling=sampling,
-        seed=seed,
+        seed=output.seed,
         versions=_versions(),
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from mp13.errors import AdapterError
 
 CONFIG_FILE = "adapter_config.json"
 _MAX_CONFIG_BYTES = 1 << 20
+_MAX_RANK = 1 << 20  # of any adapter; what this engine takes is max_lora_rank
 
 # Fields of PEFT's LoraConfig that do not change what a finished adapter computes.
 _HARMLESS = {
@@ -18,7 +20,7 @@ _HARMLESS = {
     "megatron_core", "qalora_group_size", "base_model_class", "parent_library", "ensure_weight_tying",
 }  # fmt: skip
 _HANDLED = {"r", "lora_alpha", "use_rslora", "target_modules", "bias", "init_lora_weights"}
-_PLAIN_INITS = (None, True, False, "gaussian", "loftq", "orthogonal", "mimo", "eva")
+_PLAIN_INITS = (None, True, False, "gaussian", "loftq", "orthogonal", "eva")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ def read_lora_settings(folder: Path) -> tuple[LoraSettings, bytes]:
             raise AdapterError(f"{path} is larger than 1 MiB, which no adapter configuration is")
         config = json.loads(content)
     except OSError as error:
-        raise AdapterError(f"{path} cannot be read ({error.strerror}); an adapter is a folder that PEFT saved") from None
+        reason = error.strerror or error
+        raise AdapterError(f"{path} cannot be read ({reason}); an adapter is a folder that PEFT saved") from None
     except (ValueError, RecursionError) as error:
         raise AdapterError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(config, dict):
@@ -57,28 +60,32 @@ def read_lora_settings(folder: Path) -> tuple[LoraSettings, bytes]:
 
 def _refuse_unsupported(path: Path, config: dict[str, Any]) -> None:
     if (kind := config.get("peft_type")) != "LORA":
-        raise AdapterError(f"{path}: adapters of type {kind!r} cannot run here; only LORA can")
+        raise AdapterError(f"{path}: adapters of type {short(kind)} cannot run here; only LORA can")
     if (bias := config.get("bias", "none")) != "none":
-        raise AdapterError(f"{path}: bias = {bias!r} changes the model's biases, which is not supported; only 'none' is")
+        raise AdapterError(f"{path}: bias = {short(bias)} changes the model's biases; only 'none' is supported")
     if (init := config.get("init_lora_weights")) not in _PLAIN_INITS:
-        raise AdapterError(f"{path}: init_lora_weights = {init!r} changes the base weights, which is not supported yet")
+        raise AdapterError(
+            f"{path}: init_lora_weights = {short(init)} changes the base weights, which is not supported yet"
+        )
     for field, value in config.items():
         if field not in _HARMLESS | _HANDLED and value:
-            raise AdapterError(f"{path}: {field} = {_short(value)} is not supported")
+            raise AdapterError(f"{path}: {field:.80} = {short(value)} is not supported")
 
 
 def _settings(path: Path, config: dict[str, Any]) -> LoraSettings:
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-        raise AdapterError(f"{path}: r = {_short(rank)} is not a rank; it must be 1 or more")
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
-        raise AdapterError(f"{path}: lora_alpha = {_short(alpha)} is not a finite number")
+    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= _MAX_RANK:
+        raise AdapterError(f"{path}: r = {short(rank)} is not a rank; it must be 1 or more")
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not abs(alpha) <= sys.float_info.max:
+        raise AdapterError(f"{path}: lora_alpha = {short(alpha)} is not a finite number")
     targets = config.get("target_modules")
     if isinstance(targets, list) and targets and all(isinstance(t, str) for t in targets):
         targets = tuple(sorted(targets))
     elif not (isinstance(targets, str) and targets):
-        raise AdapterError(f"{path}: target_modules = {_short(targets)} names no module")
-    rslora = config.get("use_rslora") is True
+        raise AdapterError(f"{path}: target_modules = {short(targets)} names no module")
+    rslora = config.get("use_rslora") or False
+    if rslora not in (True, False):
+        raise AdapterError(f"{path}: use_rslora = {short(rslora)} is neither true nor false")
     base = config.get("base_model_name_or_path")
     return LoraSettings(
         rank=rank,
@@ -89,6 +96,7 @@ def _settings(path: Path, config: dict[str, Any]) -> LoraSettings:
     )
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """`value` as an error quotes it: a file may hold anything, of any length."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -14,7 +14,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from mp13.engine.adapters.adapter_config import LoraSettings, read_lora_settings
+from mp13.engine.adapters.adapter_config import LoraSettings, read_lora_settings, short
 from mp13.engine.models.interface import AdapterTarget
 from mp13.engine.request import AdapterInfo
 from mp13.errors import AdapterError
@@ -41,12 +41,17 @@ def load_adapter_file(
     Raises:
         AdapterError: the folder does not hold an adapter that this model can run; says why.
     """
-    if not folder.is_dir():
-        raise AdapterError(f"{str(folder)!r} is not a folder; an adapter is a folder that PEFT saved")
-    settings, config_bytes = read_lora_settings(folder)
-    if settings.rank > max_rank:
-        raise AdapterError(f"{folder}: rank {settings.rank} is over max_lora_rank = {max_rank}; raise max_lora_rank")
-    header, weights_bytes = _read_weights(folder, settings, targets)
+    try:
+        if not folder.is_dir():
+            raise AdapterError(f"{str(folder)!r} is not a folder; an adapter is a folder that PEFT saved")
+        settings, config_bytes = read_lora_settings(folder)
+        if settings.rank > max_rank:
+            raise AdapterError(
+                f"{folder}: rank {settings.rank} is over max_lora_rank = {max_rank}; raise max_lora_rank"
+            )
+        header, weights_bytes = _read_weights(folder, settings, targets)
+    except OSError as error:
+        raise AdapterError(f"{folder} cannot be read ({error.strerror or error}); check its permissions") from None
     try:
         tensors = safetensors.torch.load(weights_bytes)
     except Exception as error:  # safetensors raises types of its own for every kind of damage
@@ -54,9 +59,10 @@ def load_adapter_file(
     pairs = {}
     for path in sorted({match[1] for key in header if (match := _KEY.fullmatch(key))}):
         a, b = (tensors[f"base_model.model.{path}.{side}.weight"] for side in ("lora_A", "lora_B"))
-        if not (a.isfinite().all() and b.isfinite().all()):
-            raise AdapterError(f"{folder}: {path} holds NaN or infinite weights; the training run diverged")
         pairs[path] = (a.to(dtype), (b.float() * settings.scale).to(dtype))
+        if not all(tensor.isfinite().all() for tensor in pairs[path]):  # as they will be used: scaled, and in dtype
+            name_of_dtype = str(dtype).removeprefix("torch.")
+            raise AdapterError(f"{folder}: {path} is NaN or infinite in {name_of_dtype}; did its training diverge?")
     digest = hashlib.sha256()
     for content in (config_bytes, weights_bytes):
         digest.update(len(content).to_bytes(8, "little") + content)
@@ -100,11 +106,11 @@ def _parse_header(path: Path, content: bytes) -> dict[str, Any]:
         header = json.loads(content, object_pairs_hook=_unique)
         header.pop("__metadata__", None)
         for entry in header.values():
-            _, _, (start, stop) = entry["dtype"], [int(n) for n in entry["shape"]], entry["data_offsets"]
-            if not 0 <= start <= stop:
-                raise ValueError(f"offsets {start}, {stop}")
+            shape, (start, stop) = entry["shape"], entry["data_offsets"]
+            if not (isinstance(entry["dtype"], str) and isinstance(shape, list) and 0 <= start <= stop):
+                raise ValueError(f"entry {entry}")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise AdapterError(f"{path} is damaged: its header cannot be read ({error})") from None
+        raise AdapterError(f"{path} is damaged: its header cannot be read ({error!s:.200})") from None
     if not header:
         raise AdapterError(f"{path} holds no tensors")
     return dict(header)
@@ -124,10 +130,10 @@ def _check_against_model(
     for key, entry in header.items():
         match = _KEY.fullmatch(key)
         if match is None:
-            raise AdapterError(f"{path}: tensor {key!r} is not part of a LoRA adapter")
+            raise AdapterError(f"{path}: tensor {short(key)} is not part of a LoRA adapter")
         module, side = match.groups()
         if (target := targets.get(module)) is None:
-            raise AdapterError(f"{path}: the model has no module {module!r} that an adapter can change")
+            raise AdapterError(f"{path}: the model has no module {short(module)} that an adapter can change")
         _check_tensor(path, key, entry, _wanted_shape(target, side, settings.rank))
         present.setdefault(module, set()).add(side)
     for module in sorted(present.keys() | _expected_modules(settings, targets)):
@@ -139,7 +145,7 @@ def _check_against_model(
 
 
 def _expected_modules(settings: LoraSettings, targets: Mapping[str, AdapterTarget]) -> set[str]:
-    """Modules that PEFT would adapt; empty where target_modules is a regular expression (never run: it may be hostile)."""
+    """Modules that PEFT would adapt; empty for a regular expression, which may be hostile and is never run."""
     names = settings.target_modules
     if isinstance(names, str):
         return set()
@@ -154,9 +160,10 @@ def _wanted_shape(target: AdapterTarget, side: str, rank: int) -> list[int]:
 
 def _check_tensor(path: Path, key: str, entry: dict[str, Any], wanted: list[int]) -> None:
     if entry["dtype"] not in _DTYPES:
-        raise AdapterError(f"{path}: {key} has type {entry['dtype']!r}; use F32, F16 or BF16")
+        raise AdapterError(f"{path}: {key} has type {short(entry['dtype'])}; use F32, F16 or BF16")
     if entry["shape"] != wanted:
-        raise AdapterError(f"{path}: {key} has shape {entry['shape']}, this model needs {wanted}; was it made for it?")
+        shape = short(entry["shape"])
+        raise AdapterError(f"{path}: {key} has shape {shape}, this model needs {wanted}; was it made for it?")
 
 
 def _warnings(settings: LoraSettings, model: str) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ from mp13.engine.scheduling.sequence import AdapterWeights
 from mp13.errors import AdapterError, MixError
 from mp13.mix import Mix, check_name, parse_mix
 
+_MAX_WEIGHT = 1000  # of an adapter in a mix, in either direction
+
 
 class AdapterManager:
     def __init__(
@@ -39,7 +41,7 @@ class AdapterManager:
 
     @property
     def infos(self) -> list[AdapterInfo]:
-        return [adapter.info for adapter in self._by_name.values()]
+        return [adapter.info for adapter in list(self._by_name.values())]  # a copy: other threads ask, too
 
     def load(self, path: Path, name: str | None) -> AdapterInfo:
         """Load the folder `path` under `name` (its own name by default); a used name is replaced.
@@ -76,15 +78,20 @@ class AdapterManager:
         """The mix, and (name, digest, weight) of its members as loaded now.
 
         Raises:
-            MixError: malformed, names an adapter that is not loaded, or has more members than there are slots.
+            MixError: malformed, names an adapter that is not loaded, has more members than there are slots, or a weight
+                so large that nothing but noise could follow.
         """
-        mix = parse_mix(text)
-        for name in mix.names:
-            if name not in self._by_name:
+        mix, loaded = parse_mix(text), dict(self._by_name)
+        for name, weight in mix.members:
+            if name not in loaded:
                 raise MixError(f"{str(mix)!r} names {name!r}, which is not loaded; loaded are: {self._names()}")
+            if abs(weight) > _MAX_WEIGHT:
+                raise MixError(
+                    f"{str(mix)!r}: the weight of {name!r} is beyond {_MAX_WEIGHT}; try one between -2 and 2"
+                )
         if len(mix.members) > self.slots.max_slots:
             raise MixError(f"{str(mix)!r} has {len(mix.members)} members, over max_loras = {self.slots.max_slots}")
-        return mix, tuple((name, self._by_name[name].info.digest, weight) for name, weight in mix.members)
+        return mix, tuple((name, loaded[name].info.digest, weight) for name, weight in mix.members)
 
     def retain(self, adapters: AdapterWeights) -> None:
         """A request begins that needs these adapters until `drop`, whatever happens to their names."""

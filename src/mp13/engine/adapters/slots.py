@@ -72,9 +72,9 @@ class AdapterSlots:
         start = self._first_gap(adapter.info.rank)
         stop = start + adapter.info.rank
         if stop > self._num_columns:
-            self._num_columns = stop
             for linear in self._linears:
                 linear.reserve(stop)
+            self._num_columns = stop
         pairs: dict[AdaptedLinear, dict[int, LoraPair]] = {linear: {} for linear in self._linears}
         for path, pair in adapter.pairs.items():
             target = self._targets[path]

@@ -15,7 +15,7 @@ class AttentionMetadata:
     query_lens: list[int]
     context_lens: list[int]  # cached tokens and new ones together
     slot_mapping: torch.Tensor  # (T,) int64: block * block_size + offset, where each new token's K and V go
-    block_tables: torch.Tensor  # (B, max_blocks) int64, padded with 0
+    block_tables: torch.Tensor  # (B, max_blocks) int64, padded with a block of the same sequence
     block_size: int
     _masks: dict[tuple[int, int | None], torch.Tensor] = field(default_factory=dict)
 

@@ -23,8 +23,8 @@ def store_kvcache(
         k_cache, v_cache: (num_blocks, block_size, num_kv_heads, head_dim), changed in place.
         slot_mapping: (T,) int64, slot = block * block_size + offset within the block.
     """
-    k_cache.flatten(0, 1).index_copy_(0, slot_mapping, key)
-    v_cache.flatten(0, 1).index_copy_(0, slot_mapping, value)
+    k_cache.view(-1, *key.shape[1:]).index_copy_(0, slot_mapping, key)
+    v_cache.view(-1, *value.shape[1:]).index_copy_(0, slot_mapping, value)
 
 
 def flash_attn_varlen_func(
@@ -101,4 +101,5 @@ def attend(
     if left >= 0:
         scores = scores.masked_fill(distance < -left, -math.inf)
 
-    return torch.einsum("hmn,nhd->mhd", scores.softmax(-1), v.float()).to(q.dtype)
+    blind = scores.isneginf().all(-1, keepdim=True)  # a query that sees no key gets 0
+    return torch.einsum("hmn,nhd->mhd", scores.softmax(-1).masked_fill(blind, 0), v.float()).to(q.dtype)

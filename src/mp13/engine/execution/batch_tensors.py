@@ -13,6 +13,7 @@ class BatchTensors:
     input_ids: torch.Tensor  # (T,)
     positions: torch.Tensor  # (T,)
     rows: torch.Tensor  # (R,): the last token of every sequence that samples
+    new_blocks: list[int]  # those whose first slot this step fills
     attention: AttentionMetadata
 
 
@@ -21,16 +22,18 @@ def batch_tensors(batch: Batch, block_size: int, device: torch.device) -> BatchT
     positions: list[int] = []
     slots: list[int] = []
     rows: list[int] = []
+    new_blocks: list[int] = []
     for row in batch.rows:
         start, stop = row.seq.num_computed_tokens, row.seq.num_computed_tokens + row.num_new_tokens
         input_ids += row.seq.token_ids[start:stop]
         positions += range(start, stop)
         slots += _slots(row, block_size)
+        new_blocks += row.seq.block_table[-(-start // block_size) : -(-stop // block_size)]
         if row.samples:
             rows.append(len(input_ids) - 1)
     ints = torch.tensor([input_ids, positions, slots], device=device)  # one transfer for the three
     widest = max(len(row.seq.block_table) for row in batch.rows)
-    tables = [row.seq.block_table + [0] * (widest - len(row.seq.block_table)) for row in batch.rows]
+    tables = [table + table[:1] * (widest - len(table)) for table in (row.seq.block_table for row in batch.rows)]
     attention = AttentionMetadata(
         query_lens=[row.num_new_tokens for row in batch.rows],
         context_lens=[row.seq.num_computed_tokens + row.num_new_tokens for row in batch.rows],
@@ -38,7 +41,8 @@ def batch_tensors(batch: Batch, block_size: int, device: torch.device) -> BatchT
         block_tables=torch.tensor(tables, device=device),
         block_size=block_size,
     )
-    return BatchTensors(ints[0], ints[1], torch.tensor(rows, dtype=torch.int64, device=device), attention)
+    row_tensor = torch.tensor(rows, dtype=torch.int64, device=device)
+    return BatchTensors(ints[0], ints[1], row_tensor, new_blocks, attention)
 
 
 def _slots(row: ScheduledSequence, block_size: int) -> list[int]:

@@ -12,18 +12,24 @@ _CPU_DEFAULT = 2 * 2**30  # bytes; a laptop has other things to remember
 
 @dataclass(frozen=True)
 class KVCache:
-    """One tensor a layer, (num_blocks, block_size, num_kv_heads, head_dim) each."""
+    """`keys` and `values` are (num_layers, num_blocks, block_size, num_kv_heads, head_dim)."""
 
-    k: tuple[torch.Tensor, ...]
-    v: tuple[torch.Tensor, ...]
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def clear(self, blocks: list[int]) -> None:
+        """Zero blocks that begin to fill. Attention masks the slots behind a sequence's end, but a NaN that an answer
+        gone wrong left there would come through any mask."""
+        index = torch.tensor(blocks, device=self.keys.device)
+        self.keys.index_fill_(1, index, 0)
+        self.values.index_fill_(1, index, 0)
 
 
 def allocate_kv_cache(
     shape: CacheShape, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
 ) -> KVCache:
     size = (shape.num_layers, num_blocks, block_size, shape.num_kv_heads, shape.head_dim)
-    k, v = (torch.zeros(size, dtype=dtype, device=device) for _ in range(2))
-    return KVCache(k.unbind(), v.unbind())
+    return KVCache(*(torch.zeros(size, dtype=dtype, device=device) for _ in range(2)))
 
 
 def block_bytes(shape: CacheShape, block_size: int, dtype: torch.dtype) -> int:

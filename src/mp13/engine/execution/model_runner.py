@@ -41,16 +41,20 @@ class ModelRunner:
         self._part_counts = {target.linear.num_parts for target in model.targets.values()}
 
     def use_cache(self, cache: KVCache) -> None:
-        self.context.k_cache, self.context.v_cache = cache.k, cache.v
+        self._cache = cache
+        self.context.k_cache, self.context.v_cache = cache.keys.unbind(), cache.values.unbind()
 
     @torch.inference_mode()
-    def run(self, batch: Batch) -> list[int]:
-        """Compute the batch's tokens; returns the next token id of each sequence in `batch.sampled`."""
+    def run(self, batch: Batch) -> list[int | None]:
+        """Compute the batch's tokens; the next token id of each sequence in `batch.sampled`, None where the model's
+        logits are not finite."""
         logits = self._forward(batch)
         return sample(logits, batch.sampled, self.eos_token_ids) if len(logits) else []
 
     def _forward(self, batch: Batch) -> torch.Tensor:
         tensors = batch_tensors(batch, self.block_size, self.device)
+        if tensors.new_blocks:
+            self._cache.clear(tensors.new_blocks)
         self.context.attention = tensors.attention
         token_rows = [(row.num_new_tokens, self.columns_of(row.seq.adapters)) for row in batch.rows]
         self.context.lora = make_lora_batch(token_rows, self._part_counts, self.device)
@@ -72,5 +76,6 @@ class ModelRunner:
         before = torch.cuda.memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         self._forward(Batch(tuple(ScheduledSequence(seq, seq.num_tokens) for seq in seqs))).float().softmax(-1)
+        del self._cache
         self.context.k_cache = self.context.v_cache = ()
         return torch.cuda.max_memory_allocated(self.device) - before

@@ -10,14 +10,17 @@ import torch
 from mp13.engine.scheduling.sequence import Sequence
 
 
-def sample(logits: torch.Tensor, seqs: list[Sequence], eos_token_ids: Collection[int]) -> list[int]:
-    """One token id for each row of `logits` (R, vocab_size); row i belongs to seqs[i]."""
+def sample(logits: torch.Tensor, seqs: list[Sequence], eos_token_ids: Collection[int]) -> list[int | None]:
+    """One token id for each row of `logits` (R, vocab_size); row i belongs to seqs[i]. None where none can be chosen:
+    the row holds NaN or infinity, or `min_tokens` forbids every token."""
     for row, seq in enumerate(seqs):
         if seq.num_generated_tokens < seq.params.min_tokens:
             ending = set(seq.params.stop_token_ids) | (set() if seq.params.ignore_eos else set(eos_token_ids))
             logits[row, [t for t in ending if t < logits.shape[1]]] = -math.inf
-    token_ids: list[int] = logits.argmax(-1).tolist()
-    random_rows = [row for row, seq in enumerate(seqs) if seq.params.temperature > 0]
+    best = logits.max(-1)
+    greedy = torch.where(best.values.isfinite(), best.indices, -1).tolist()
+    token_ids: list[int | None] = [None if token_id < 0 else token_id for token_id in greedy]
+    random_rows = [row for row, seq in enumerate(seqs) if seq.params.temperature > 0 and token_ids[row] is not None]
     if random_rows:
         drawn = _draw(logits[random_rows].float(), [seqs[row] for row in random_rows])
         for row, token_id in zip(random_rows, drawn, strict=True):
@@ -28,12 +31,13 @@ def sample(logits: torch.Tensor, seqs: list[Sequence], eos_token_ids: Collection
 def uniform(seed: int, position: int) -> float:
     """A number in [0, 1) that depends on nothing but its two arguments."""
     digest = hashlib.sha256(f"{seed}:{position}".encode()).digest()
-    return int.from_bytes(digest[:7], "little") / 2**56
+    return (int.from_bytes(digest[:8], "little") >> 11) / 2**53  # 53 bits: more would round up to 1
 
 
 def _draw(logits: torch.Tensor, seqs: list[Sequence]) -> list[int]:
     """logits: (R, vocab_size) float32. Temperature, top_k, top_p, min_p, then the inverse of the cumulated distribution."""
-    temperature = _column([seq.params.temperature for seq in seqs], logits)
+    float32 = torch.finfo(torch.float32)
+    temperature = _column([min(max(seq.params.temperature, float32.tiny), float32.max) for seq in seqs], logits)
     probs = ((logits - logits.amax(-1, keepdim=True)) / temperature).softmax(-1)
     if any(seq.params.top_k for seq in seqs):
         probs = _keep_top_k(probs, [seq.params.top_k for seq in seqs])
@@ -60,9 +64,9 @@ def _keep_top_k(probs: torch.Tensor, top_k: list[int]) -> torch.Tensor:
 
 def _keep_top_p(probs: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
     """Keep each row's smallest set of likeliest tokens whose mass reaches top_p (nucleus sampling, Holtzman et al. 2020)."""
-    values, order = probs.sort(-1, descending=True, stable=True)
+    values, order = probs.sort(dim=-1, descending=True, stable=True)
     mass_before = values.cumsum(-1) - values
-    reached = mass_before >= top_p * values.sum(-1, keepdim=True)
+    reached = (mass_before >= top_p * values.sum(-1, keepdim=True)) & (top_p < 1)
     reached[:, 0] = False
     return torch.zeros_like(probs).scatter(1, order, values.masked_fill(reached, 0))
 

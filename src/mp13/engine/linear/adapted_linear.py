@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mp13.engine.context import StepContext
+from mp13.engine.linear.base_weight import base_weight
 
 LoraPair = tuple[torch.Tensor, torch.Tensor]  # A (rank, in_features), B (part's out_features, rank), scale folded in B
 
@@ -27,8 +28,7 @@ class AdaptedLinear(nn.Module):
         self, weight: torch.Tensor, bias: torch.Tensor | None, context: StepContext, parts: dict[str, int]
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.base = base_weight(weight, bias)
         self.parts = parts
         self.num_parts = len(parts)
         self._context = context
@@ -38,23 +38,24 @@ class AdaptedLinear(nn.Module):
 
     @property
     def in_features(self) -> int:
-        return self.weight.shape[1]
+        return self.base.shape[1]
 
     @property
     def out_features(self) -> int:
-        return self.weight.shape[0]
+        return self.base.shape[0]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (..., in_features) -> (..., out_features)"""
-        y = F.linear(x, self.weight, self.bias)
+        y: torch.Tensor = self.base(x)
         lora = self._context.lora
         if lora is None or self._lora_a is None or self._lora_b is None:
             return y
         rows = slice(lora.start * self.num_parts, lora.stop * self.num_parts)
-        h = F.linear(x.reshape(-1, self.in_features), self._lora_a[rows])  # (T, columns * num_parts)
+        x = x.reshape(-1, self.in_features).to(self._lora_a.dtype)
+        h = F.linear(x, self._lora_a[rows])  # (T, columns * num_parts)
         if (weights := lora.weights[self.num_parts]) is not None:
-            h.mul_(weights)  # in place: float32 weights on a bf16 h round only once
-        y.view(-1, self.out_features).addmm_(h, self._lora_b[rows])
+            h.mul_(weights)  # in place: float32 weights on a bfloat16 h round only once
+        y.view(-1, self.out_features).add_(h @ self._lora_b[rows])
         return y
 
     def reserve(self, num_columns: int) -> None:
@@ -71,8 +72,9 @@ class AdaptedLinear(nn.Module):
             if not pairs:
                 return
             rows = num_columns * self.num_parts
-            self._lora_a = self.weight.new_zeros(rows, self.in_features)
-            self._lora_b = self.weight.new_zeros(rows, self.out_features)
+            like = {"dtype": self.base.adapter_dtype, "device": self.base.device}
+            self._lora_a = torch.zeros(rows, self.in_features, **like)
+            self._lora_b = torch.zeros(rows, self.out_features, **like)
         a = self._lora_a.view(-1, self.num_parts, self.in_features)[start:stop]
         b = self._lora_b.view(-1, self.num_parts, self.out_features)[start:stop]
         a.zero_()

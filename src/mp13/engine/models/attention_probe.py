@@ -4,6 +4,7 @@ Scale, softcap and shapes come from the module's call of the attention function;
 mask, since some families never tell their attention function about it.
 """
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,9 @@ class AttentionLayer:
     head_dim: int
 
 
+_found: ContextVar[list[AttentionLayer]] = ContextVar("found")  # of the probe that runs in this thread
+
+
 @torch.inference_mode()
 def probe_attention(model: PreTrainedModel) -> list[AttentionLayer]:
     """The attention layers of `model` in order.
@@ -40,24 +44,17 @@ def probe_attention(model: PreTrainedModel) -> list[AttentionLayer]:
         ModelError: not every layer calls the attention function once, or one asks for what our attention cannot do.
     """
     found: list[AttentionLayer] = []
-
-    def attend(
-        module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, None]:
-        found.append(_describe(module, query, key, value, mask, kwargs))
-        return torch.zeros_like(query).transpose(1, 2), None  # (1, 1, num_heads, head_dim)
-
-    config = model.config.get_text_config()
-    longest = min(getattr(config, "max_position_embeddings", None) or _LONGEST, _LONGEST)
-    token = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
-    AttentionMaskInterface.register(_PLAIN, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
-    AttentionMaskInterface.register(_FAR, lambda *args, **kwargs: _last_rows(longest, **kwargs))
-    for name in (_PLAIN, _FAR):  # first who calls us at all: a model that does not could not use the far mask
-        AttentionInterface.register(name, attend)
-        set_attention(model, name)
-        found.clear()
-        model(input_ids=token + 10, position_ids=token, use_cache=False)
-        _require_each_layer(found, config.num_hidden_layers)
+    reset = _found.set(found)
+    try:
+        for name in (_PLAIN, _FAR):  # first who calls us at all: a model that does not could not use the far mask
+            set_attention(model, name)
+            found.clear()
+            zero = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
+            # With an all-ones mask, Transformers does not look for packed texts and makes the rule for one text alone.
+            model(input_ids=zero + 10, position_ids=zero, attention_mask=zero + 1, use_cache=False)
+            _require_each_layer(found, model.config.get_text_config().num_hidden_layers)
+    finally:
+        _found.reset(reset)
     return found
 
 
@@ -77,12 +74,26 @@ def set_attention(model: PreTrainedModel, name: str) -> None:
             config._attn_implementation = name
 
 
-def _last_rows(context_len: int, *, mask_function: Any, **_: Any) -> torch.Tensor:
-    """(1, 1, 2, context_len) bool: what the last two tokens of a text that long see, by the model's rule."""
-    zero = torch.tensor(0)
-    keys = torch.arange(context_len)
+def _record(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **kwargs: Any
+) -> tuple[torch.Tensor, None]:
+    """The attention function of the probe: notes who calls with what, and computes nothing."""
+    _found.get().append(_describe(module, query, key, value, mask, kwargs))
+    return torch.zeros_like(query).transpose(1, 2), None  # (1, 1, num_heads, head_dim)
+
+
+def _far_mask(*, config: Any, mask_function: Any, **_: Any) -> torch.Tensor:
+    """(1, 1, 2, n) bool: what the last two tokens of the longest text see, by the model's own rule."""
+    context_len = min(getattr(config, "max_position_embeddings", None) or _LONGEST, _LONGEST)
+    zero, keys = torch.tensor(0), torch.arange(context_len)
     rows = [mask_function(zero, zero, torch.tensor(query), keys) for query in (context_len - 2, context_len - 1)]
     return torch.stack([row.expand(context_len) for row in rows])[None, None]
+
+
+AttentionInterface.register(_PLAIN, _record)
+AttentionInterface.register(_FAR, _record)
+AttentionMaskInterface.register(_PLAIN, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
+AttentionMaskInterface.register(_FAR, _far_mask)
 
 
 def _describe(

@@ -16,6 +16,7 @@ from mp13.engine.attention.paged import PagedAttention
 from mp13.engine.attention.registry import AttentionSpec, PagedAttentionFunction
 from mp13.engine.context import StepContext
 from mp13.engine.linear.adapted_linear import AdaptedLinear
+from mp13.engine.linear.base_weight import base_weight
 from mp13.engine.models.decoder_config import DecoderConfig, RopeConfig
 from mp13.engine.models.interface import AdapterTarget, CacheShape, ReadTensor
 
@@ -34,7 +35,7 @@ class Decoder(nn.Module):
             DecoderLayer(config, index, read, attend, context) for index in range(config.num_layers)
         )
         self.norm = RMSNorm(read("model.norm.weight"), config.norm_eps)
-        self.head = self.embedding if config.tie_embeddings else _frozen(read("lm_head.weight"))
+        self.head = base_weight(self.embedding.data if config.tie_embeddings else read("lm_head.weight"))
         self.register_buffer("inv_freq", rope_inv_freq(config.rope, config.head_dim).to(self.embedding.device))
         self.targets = _targets(self.layers)
 
@@ -44,7 +45,8 @@ class Decoder(nn.Module):
         cos, sin = rope_tables(positions, self.inv_freq, x.dtype)
         for layer in self.layers:
             x = layer(x, cos, sin)
-        return F.linear(self.norm(x[rows]), self.head)
+        logits: torch.Tensor = self.head(self.norm(x[rows]))
+        return logits
 
 
 class DecoderLayer(nn.Module):

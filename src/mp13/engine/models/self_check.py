@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 _BLOCK_SIZE = 16
 _LENS = (19, 6)  # tokens of the two prompts; the first crosses a block
 _BLOCKS = ((2, 0), (1, 0))  # where they lie in the cache (the last is padding)
-# Relative error of the logits: rounding of float32, or of 8 to 11 bits through many layers.
-_TOLERANCE = {torch.float32: 1e-3}
-_TOLERANCE_HALF = 0.1
+# Relative error of the logits that rounding explains: of float32, or of 8 to 11 bits through many layers. Attention
+# that goes wrong is far beyond both.
+_TOLERANCE, _TOLERANCE_HALF = 1e-3, 0.25
 
 
 @torch.inference_mode()
@@ -114,8 +114,8 @@ def _watch(linears: dict[str, AdaptedLinear], num_tokens: int) -> Iterator[list[
 
 def _require_equal(ours: torch.Tensor, eager: torch.Tensor, dtype: torch.dtype) -> None:
     if not (ours.isfinite().all() and eager.isfinite().all()):
-        raise ModelError(f"its logits are not finite in {str(dtype).removeprefix('torch.')}")
-    eager_spread = (eager - eager.mean(-1, keepdim=True)).norm(dim=-1)
-    error = float(((ours - eager).norm(dim=-1) / eager_spread).max())
-    if not error <= _TOLERANCE.get(dtype, _TOLERANCE_HALF):
+        raise ModelError(f"its logits overflow in {str(dtype).removeprefix('torch.')}, where another dtype may do")
+    spread = (eager - eager.mean(-1, keepdim=True)).norm(dim=(0, 2))
+    error = float(((ours - eager).norm(dim=(0, 2)) / spread).max())  # of prefill and decode, the worse
+    if not error <= (_TOLERANCE if dtype == torch.float32 else _TOLERANCE_HALF):
         raise ModelError(f"its logits on our attention are {error:.1%} away from those on its own")

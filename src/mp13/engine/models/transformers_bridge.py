@@ -20,6 +20,7 @@ from mp13.engine.models.attention_probe import AttentionLayer, probe_attention, 
 from mp13.engine.models.interface import AdapterTarget, CacheShape
 from mp13.engine.models.self_check import self_check
 from mp13.engine.models.support import needs_softcap
+from mp13.engine.models.weights import weight_files
 from mp13.errors import ModelError, Mp13Error
 
 _ATTENTION = "mp13"
@@ -83,6 +84,7 @@ class TransformersModel(nn.Module):
         Raises:
             ModelError: the weights cannot be read or are incomplete, or the model cannot run here.
         """
+        weight_files(folder)
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -96,7 +98,9 @@ class TransformersModel(nn.Module):
                 **{_DTYPE: dtype},
             )
         except Exception as error:  # Transformers raises many types; all mean that this folder cannot be used
-            raise ModelError(f"the model in {folder} cannot be loaded: {_first_line(error)}") from error
+            consent = "trust_remote_code" in str(error)
+            fix = "set trust_remote_code if you trust its code" if consent else "fetch it again or choose another model"
+            raise ModelError(f"the model in {folder} cannot be loaded: {_first_line(error)}; {fix}") from error
         if missing := sorted(info["missing_keys"]):
             raise ModelError(
                 f"the model in {folder} lacks {len(missing)} weights, {missing[0]!r} among them; download it again"

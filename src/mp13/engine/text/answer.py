@@ -18,7 +18,7 @@ class Answer:
         self._ending = set(params.stop_token_ids) | (set() if params.ignore_eos else set(eos_token_ids))
         self._detokenizer = Detokenizer(tokenizer)
         self._stop_strings = StopStrings(params.stop)
-        self._mix = mix
+        self.mix = mix
         self._started = started
         self._first = self._last = started
         self._num_tokens = 0
@@ -51,7 +51,8 @@ class Answer:
             text=self._text,
             token_ids=seq.token_ids[seq.num_prompt_tokens :],
             finish_reason=reason,
-            adapters=self._mix,
+            adapters=self.mix,
+            seed=seq.seed,
             metrics=Metrics(
                 prompt_tokens=seq.num_prompt_tokens,
                 cached_tokens=seq.num_cached_tokens or 0,
