@@ -5,6 +5,7 @@ event loop they came from.
 """
 
 import asyncio
+import atexit
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -33,6 +34,7 @@ class AsyncEngine:
         self._closed = False
         self._thread = threading.Thread(target=self._turn, name="mp13-engine", daemon=True)
         self._thread.start()
+        atexit.register(self._stop)  # a thread that computes while Python shuts down would take the process with it
 
     @property
     def info(self) -> EngineDescription:
@@ -91,9 +93,13 @@ class AsyncEngine:
 
     async def close(self) -> None:
         """Abort everything and end the engine's thread."""
+        atexit.unregister(self._stop)
+        await asyncio.to_thread(self._stop)
+
+    def _stop(self) -> None:
         self._closed = True
         self._jobs.put(lambda: None)
-        await asyncio.to_thread(self._thread.join)
+        self._thread.join()
 
     def _turn(self) -> None:
         while not self._closed:

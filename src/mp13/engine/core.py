@@ -242,7 +242,7 @@ class EngineCore:
 
     def _describe(self, loaded: LoadedModel, num_blocks: int) -> EngineDescription:
         digest: Future[str] = Future()
-        threading.Thread(target=_fulfil, args=(digest, lambda: base_digest(loaded.folder)), daemon=True).start()
+        threading.Thread(target=_fulfil, args=(digest, lambda: base_digest(loaded.folder))).start()
         return EngineDescription(
             model=self.config.model,
             model_type=loaded.model_type,

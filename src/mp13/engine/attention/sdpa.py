@@ -39,7 +39,8 @@ def _decode(
         k, v = k[:, :, : meta.context_lens[0]], v[:, :, : meta.context_lens[0]]
     else:
         mask = meta.decode_mask(spec.window)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=spec.scale).view(batch, num_heads, head_dim)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=spec.scale)
+    return out.reshape(batch, num_heads, head_dim)
 
 
 def _prefill(

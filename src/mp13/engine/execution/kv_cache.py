@@ -1,7 +1,9 @@
 """The KV cache's memory: how many blocks fit, and the tensors themselves. Who owns a block is the block pool's business."""
 
+import math
 from dataclasses import dataclass
 
+import numpy
 import psutil
 import torch
 
@@ -29,7 +31,15 @@ def allocate_kv_cache(
     shape: CacheShape, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
 ) -> KVCache:
     size = (shape.num_layers, num_blocks, block_size, shape.num_kv_heads, shape.head_dim)
-    return KVCache(*(torch.zeros(size, dtype=dtype, device=device) for _ in range(2)))
+    return KVCache(*(_zeros(size, dtype, device) for _ in range(2)))
+
+
+def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """On the CPU through NumPy, which takes zero pages that cost nothing until they are written; torch fills them."""
+    if device.type != "cpu":
+        return torch.zeros(size, dtype=dtype, device=device)
+    content = numpy.zeros(math.prod(size) * dtype.itemsize, dtype=numpy.uint8)
+    return torch.from_numpy(content).view(dtype).view(size)
 
 
 def block_bytes(shape: CacheShape, block_size: int, dtype: torch.dtype) -> int:

@@ -4,11 +4,14 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from pathlib import Path
 
 import platformdirs
 
 from mp13.engine.models.weights import weight_files
+
+_CHUNK = 4 << 20  # bytes
 
 
 def base_digest(folder: Path) -> str:
@@ -25,10 +28,14 @@ def _file_digest(path: Path) -> str:
         return str(json.loads(remembered.read_text())["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
+    sha256 = hashlib.sha256()
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    _remember(remembered, digest)
-    return digest
+        while chunk := file.read(_CHUNK):
+            if not threading.main_thread().is_alive():
+                raise InterruptedError("the program ended before its model was hashed")
+            sha256.update(chunk)
+    _remember(remembered, sha256.hexdigest())
+    return sha256.hexdigest()
 
 
 def _remember(path: Path, digest: str) -> None:

@@ -1,11 +1,12 @@
 """From a model's name to something that runs: folder, configuration, tokenizer, weights, and what `auto` decided."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoTokenizer
 
 from mp13.engine.attention.registry import AttentionChoice, choose_attention
 from mp13.engine.config import EngineConfig
@@ -118,8 +119,12 @@ def _read(folder: Path, what: str, kind: Any, trust_remote_code: bool) -> Any:
 def _eos_token_ids(folder: Path, hf_config: Any, tokenizer: Any) -> frozenset[int]:
     """Every id that any of the model's files names as the end of an answer."""
     named = [hf_config.get_text_config().eos_token_id, tokenizer.eos_token_id]
-    if (folder / "generation_config.json").is_file():
-        named.append(GenerationConfig.from_pretrained(folder).eos_token_id)
+    generation = folder / "generation_config.json"
+    if generation.is_file():
+        try:
+            named.append(json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id"))
+        except (ValueError, AttributeError) as error:
+            raise ModelError(f"{generation} cannot be read ({error}); fetch the model again") from None
     ids: set[int] = set()
     for value in named:
         ids.update(value if isinstance(value, list) else [] if value is None else [value])

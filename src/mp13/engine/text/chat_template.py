@@ -2,7 +2,10 @@
 
 - An answer the model gave goes back in as the very ids it was made of, where the template shows it unchanged.
   Re-tokenizing its text often gives others, and then the cache of the conversation so far would not match.
-- What a person or a file wrote is text: `<|im_end|>` in it is seven harmless tokens, not the end of the message.
+- What a person or a file wrote is text: `<|im_end|>` in it is a few harmless tokens, not the end of the message.
+
+Both are marked by characters that occur in no message: one cuts every special token that somebody spelled, another
+stands for an answer. The template carries them along, whatever it does with its contents.
 """
 
 import hashlib
@@ -12,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mp13.errors import ConfigError, UnsupportedError
+
+_PRIVATE_USE = range(0xE000, 0xF900)  # characters that no standard gives a meaning
 
 
 @dataclass(frozen=True)
@@ -23,18 +28,15 @@ class ChatMessage:
     token_ids: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True)
-class _Span:
-    """A message's content within the rendered conversation, and the ids to put there instead, if any."""
-
-    start: int
-    stop: int
-    ids: tuple[int, ...] = ()
-
-
 def template_digest(tokenizer: Any) -> str:
     """SHA-256 of the chat template; of nothing when there is none."""
-    return hashlib.sha256((tokenizer.chat_template or "").encode()).hexdigest()
+    return hashlib.sha256(_template(tokenizer).encode()).hexdigest()
+
+
+def _template(tokenizer: Any) -> str:
+    """The chat template, of several the one called "default"; "" when there is none."""
+    template = tokenizer.chat_template or ""
+    return template.get("default", "") if isinstance(template, dict) else template
 
 
 def chat_token_ids(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[int]:
@@ -44,125 +46,141 @@ def chat_token_ids(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[int]
         UnsupportedError: the model has no chat template.
         ConfigError: the template refuses these messages.
     """
-    if not tokenizer.chat_template:
+    if not _template(tokenizer):
         raise UnsupportedError("this model has no chat template; give it a plain prompt, or use an instruct model")
-    text = _render(tokenizer, messages)
-    special = _special_tokens(tokenizer)
-    ids: list[int] = []
-    plain = ""
-    for piece in _pieces(text, _find_contents(tokenizer, messages, text), special):
-        if isinstance(piece, str):
-            plain += piece
-        else:
-            ids += _encode_plain(tokenizer, plain) + list(piece)
-            plain = ""
-    return ids + _encode_plain(tokenizer, plain)
+    return _Conversation(tokenizer, messages).token_ids()
 
 
-def _render(tokenizer: Any, messages: Sequence[ChatMessage]) -> str:
+class _Conversation:
+    """One conversation on its way to token ids."""
+
+    def __init__(self, tokenizer: Any, messages: Sequence[ChatMessage]) -> None:
+        self._tokenizer = tokenizer
+        self._added = dict(tokenizer.added_tokens_decoder)  # token id -> what the vocabulary has beside plain text
+        self._cut, self._mark = _unused_characters(messages)
+        self._marks = re.compile(f"{self._mark}([0-9]+){self._mark}")
+        special = {token.content for token in self._added.values() if token.special}
+        markers = {t.content for t in self._added.values() if t.content.strip() and t.content in _template(tokenizer)}
+        # What marks the template's own structure is as good as special; but in an answer the template may look for it.
+        in_answers, elsewhere = _any_of(special), _any_of(special | markers)
+        self._messages = [self._harmless(m, in_answers if m.role == "assistant" else elsewhere) for m in messages]
+        self._answers = {i: ids for i, message in enumerate(messages) if (ids := self._answer_ids(message))}
+        # Text that does not begin the prompt is tokenized behind a special token: some tokenizers would put a space
+        # before it.
+        solid = (t.content for t in self._added.values() if t.special and not t.rstrip and not t.single_word)
+        self._anchor = next(solid, "")
+
+    def token_ids(self) -> list[int]:
+        pieces = self._marks.split(self._marked())  # text, number of an answer, text, ...
+        ids: list[int] = []
+        for position in range(0, len(pieces), 2):
+            text, answer = pieces[position], None
+            if position + 1 < len(pieces):
+                answer = self._answers[int(pieces[position + 1])]
+                if text.endswith(" ") and self._brings_a_space(answer):
+                    text = text[:-1]
+            for part in text.split(self._cut):
+                ids += self._encode(part, is_first=not ids)
+            ids += answer or ()
+        return ids
+
+    def _harmless(self, message: ChatMessage, forbidden: re.Pattern[str]) -> ChatMessage:
+        """The message with a cut in each of the forbidden tokens that its text spells."""
+        texts = (message.role, message.content)
+        role, content = (forbidden.sub(lambda found: f"{found[0][0]}{self._cut}{found[0][1:]}", text) for text in texts)
+        return ChatMessage(role, content)
+
+    def _answer_ids(self, message: ChatMessage) -> tuple[int, ...]:
+        """The answer's own ids without its end token, which the template writes; () if they do not spell its content,
+        as after a stop string."""
+        ids = message.token_ids or ()
+        while ids and ids[-1] in self._added and self._added[ids[-1]].special:
+            ids = ids[:-1]
+        if not ids or max(ids) >= len(self._tokenizer) or self._decode(ids) != message.content:
+            return ()
+        return ids
+
+    def _marked(self) -> str:
+        """The rendered conversation, with a mark for each answer that the template shows as it is."""
+        contents = [message.content for message in self._messages]
+        text = self._render(contents)
+        for answers in self._candidates(contents, text):
+            marked = self._render_marked(contents, answers)
+            if self._filled(marked, contents) == text:
+                return marked
+        return text
+
+    def _candidates(self, contents: list[str], text: str) -> Iterator[set[int]]:
+        """All answers; and if the template does not show all of them as they are, those that it does."""
+        if self._answers:
+            yield set(self._answers)
+            yield {i for i in self._answers if self._filled(self._render_marked(contents, {i}), contents) == text}
+
+    def _render_marked(self, contents: list[str], answers: set[int]) -> str:
+        marked = [f"{self._mark}{i}{self._mark}" if i in answers else content for i, content in enumerate(contents)]
+        try:
+            return self._render(marked)
+        except ConfigError:  # a template that looks into its contents may refuse a mark
+            return ""
+
+    def _filled(self, marked: str, contents: list[str]) -> str:
+        return self._marks.sub(lambda match: contents[int(match[1])], marked)
+
+    def _render(self, contents: list[str]) -> str:
+        rows = [{"role": m.role, "content": c} for m, c in zip(self._messages, contents, strict=True)]
+        try:
+            text: str = self._tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # templates raise whatever they like
+            raise ConfigError(f"the model's chat template refuses this conversation: {error}") from None
+        return text
+
+    def _brings_a_space(self, ids: tuple[int, ...]) -> bool:
+        """True where the text of `ids` gets a space in front of it unless it stands first (SentencePiece)."""
+        alone, behind = self._decode(ids), self._decode((ids[0], *ids))[len(self._decode(ids[:1])) :]
+        return behind == f" {alone}"
+
+    def _encode(self, text: str, *, is_first: bool) -> list[int]:
+        if not text:
+            return []
+        anchor = "" if is_first else self._anchor
+        ids: list[int] = self._tokenizer(anchor + text, add_special_tokens=False)["input_ids"]
+        return ids[1:] if anchor else ids
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+
+def _any_of(tokens: set[str]) -> re.Pattern[str]:
+    """Matches each of `tokens`, the longest where several begin."""
+    return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True) if token) or "(?!)")
+
+
+def _unused_characters(messages: Sequence[ChatMessage]) -> tuple[str, str]:
+    used = set("".join(m.role + m.content for m in messages))
+    unused = (chr(code) for code in _PRIVATE_USE if chr(code) not in used)
     try:
-        text: str = tokenizer.apply_chat_template(
-            [{"role": m.role, "content": m.content} for m in messages], tokenize=False, add_generation_prompt=True
-        )
-    except Exception as error:  # templates raise whatever they like
-        raise ConfigError(f"the model's chat template refuses this conversation: {error}") from None
-    return text
-
-
-def _find_contents(tokenizer: Any, messages: Sequence[ChatMessage], text: str) -> list[_Span]:
-    """Where each content stands in the rendered text: render once more with marks in their places and compare."""
-    marks = [f"\ue000{i}\ue001" for i in range(len(messages))]
-    marked = _render(
-        tokenizer, [ChatMessage(m.role, mark) for m, mark in zip(messages, marks, strict=True)]
-    )
-    spans, position, cursor = [], 0, 0
-    for message, mark in zip(messages, marks, strict=True):
-        at = marked.find(mark, cursor)
-        if at < 0:
-            continue  # the template leaves this message out
-        position += at - cursor
-        content = next((c for c in (message.content, message.content.strip()) if text.startswith(c, position)), None)
-        if content is None or text[position - (at - cursor) : position] != marked[cursor:at]:
-            return _search_contents(tokenizer, messages, text)
-        spans.append(_Span(position, position + len(content), _own_ids(tokenizer, message, content)))
-        position += len(content)
-        cursor = at + len(mark)
-    return spans if text[position:] == marked[cursor:] else _search_contents(tokenizer, messages, text)
-
-
-def _search_contents(tokenizer: Any, messages: Sequence[ChatMessage], text: str) -> list[_Span]:
-    """For templates that treat contents specially: each content's first place after the one before."""
-    spans, position = [], 0
-    for message in messages:
-        content = message.content.strip()
-        at = text.find(content, position)
-        if at >= 0 and content:
-            spans.append(_Span(at, at + len(content), _own_ids(tokenizer, message, content)))
-            position = at + len(content)
-    return spans
-
-
-def _own_ids(tokenizer: Any, message: ChatMessage, shown: str) -> tuple[int, ...]:
-    """The answer's own ids if they spell what the template shows; an answer cut at a stop string, say, does not."""
-    ids = message.token_ids or ()
-    if not ids or tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) != shown:
-        return ()
-    return ids
-
-
-def _pieces(text: str, spans: Sequence[_Span], special: dict[str, int]) -> Iterator[str | tuple[int, ...]]:
-    """Plain text, and ids that stand for themselves: the template's special tokens and the model's own answers."""
-    pattern = re.compile("|".join(re.escape(token) for token in sorted(special, key=len, reverse=True)) or r"(?!)")
-    cursor = 0
-    for span in spans:
-        yield from _template_pieces(text[cursor : span.start], pattern, special)
-        cursor = span.stop
-        if not span.ids:
-            yield text[span.start : span.stop]
-            continue
-        following = pattern.match(text, span.stop)
-        end = special[following[0]] if following else None
-        yield span.ids[:-1] if end == span.ids[-1] else span.ids  # the template writes the end token itself
-    yield from _template_pieces(text[cursor:], pattern, special)
-
-
-def _template_pieces(
-    text: str, pattern: re.Pattern[str], special: dict[str, int]
-) -> Iterator[str | tuple[int, ...]]:
-    cursor = 0
-    for match in pattern.finditer(text):
-        yield text[cursor : match.start()]
-        yield (special[match[0]],)
-        cursor = match.end()
-    yield text[cursor:]
-
-
-def _special_tokens(tokenizer: Any) -> dict[str, int]:
-    return {token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.content}
-
-
-def _encode_plain(tokenizer: Any, text: str) -> list[int]:
-    """Tokenize with special tokens off: their spelling is ordinary text."""
-    if not text:
-        return []
-    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return ids
+        return next(unused), next(unused)
+    except StopIteration:
+        raise ConfigError("the messages use up every private-use character; leave some of them out") from None
 
 
 def to_messages(messages: Sequence[dict[str, Any] | ChatMessage]) -> list[ChatMessage]:
     """Messages from dicts with `role`, `content` and, for earlier answers, `token_ids`.
 
     Raises:
-        ConfigError: a message lacks a role or content, or there are no messages.
+        ConfigError: a message lacks a role or content, its ids are none, or there are no messages.
     """
     if not messages:
         raise ConfigError("the conversation is empty; give at least one message")
-    result = []
-    for message in messages:
-        if isinstance(message, dict):
-            role, content, ids = message.get("role"), message.get("content"), message.get("token_ids")
-            if not (isinstance(role, str) and isinstance(content, str)):
-                raise ConfigError(f"message {message!r} needs a text for 'role' and for 'content'")
-            message = ChatMessage(role, content, None if ids is None else tuple(ids))
-        result.append(message)
-    return result
+    return [message if isinstance(message, ChatMessage) else _to_message(message) for message in messages]
+
+
+def _to_message(message: Any) -> ChatMessage:
+    fields = message if isinstance(message, dict) else {}
+    role, content, ids = fields.get("role"), fields.get("content"), fields.get("token_ids")
+    if not (isinstance(role, str) and isinstance(content, str)):
+        raise ConfigError(f"message {message!r} needs a text for 'role' and for 'content'")
+    if ids is not None and not (isinstance(ids, list | tuple) and all(isinstance(i, int) and i >= 0 for i in ids)):
+        raise ConfigError(f"token_ids = {ids!r} of a message are no token ids; give whole numbers, 0 or more, or none")
+    return ChatMessage(role, content, None if ids is None else tuple(ids))

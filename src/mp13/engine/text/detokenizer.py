@@ -7,7 +7,7 @@ _INCOMPLETE = "\ufffd"  # what a tokenizer writes for bytes that do not make a c
 
 
 class Detokenizer:
-    """Decodes a growing list of ids. A token's text can depend on its neighbours, so a window of two pieces is decoded."""
+    """Decodes a growing list of ids. A token's text can depend on its neighbours: a window of two pieces is decoded."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -44,7 +44,10 @@ class Detokenizer:
 
 
 class StopStrings:
-    """Looks for stop strings in a stream of text. Text that could be the beginning of one is held back."""
+    """Looks for stop strings in a stream of text. Text that could be the beginning of one is held back.
+
+    The first one to be complete counts, so that the end does not depend on how the text is cut into tokens.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -53,10 +56,10 @@ class StopStrings:
     def add(self, text: str) -> tuple[str, bool]:
         """(text that may be shown, whether a stop string was met). The stop string and what follows it are dropped."""
         text = self._held + text
-        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
             self._held = ""
-            return text[: min(found)], True
+            return text[: min(found)[1]], True
         keep = max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep], False

@@ -1,0 +1,214 @@
+"""Keeps one engine process within reach of a session: installs the starter, connects, follows the engine's life,
+and puts adapters from disk into it. What is said over it is session.py's.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mp13.chat.conversation.turn import EngineFailed, EngineReady, LoadProgress
+from mp13.chat.settings.model import STARTER_NAMES
+from mp13.chat.settings.schema import Settings
+from mp13.errors import AdapterError, Mp13Error, error_from_wire
+from mp13.library.adapters import AdapterOnDisk, list_adapters
+from mp13.library.starter import install_starter, starter_ready
+from mp13.mix import Mix
+from mp13.service.schema import (
+    AdapterInfo,
+    AdaptersEvent,
+    EngineConfig,
+    EngineEvent,
+    EngineInfo,
+    FailedEvent,
+    LoadEvent,
+    ReadyEvent,
+)
+
+if TYPE_CHECKING:
+    from mp13.service.client import EngineClient
+
+Connect = Callable[[EngineConfig], Awaitable["EngineClient"]]
+Stamp = tuple[tuple[int, int], ...]  # size and time of change of an adapter's files
+
+
+async def launch(config: EngineConfig) -> "EngineClient":
+    """`service.launcher.connect`, imported with the first use: it brings httpx."""
+    from mp13.service.launcher import connect
+
+    return await connect(config)
+
+
+class EngineConnection:
+    """`engine` is None while no engine runs; `adapters` is what it has loaded."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._starting = asyncio.Lock()
+        self._config: EngineConfig | None = None
+        self._client: EngineClient | None = None
+        self._follower: asyncio.Task[None] | None = None
+        self._placed: dict[str, tuple[Path, Stamp, str]] = {}  # name: what was loaded, and the digest it got
+        self.engine: EngineInfo | None = None
+        self.adapters: list[AdapterInfo] = []
+
+    @property
+    def client(self) -> "EngineClient":
+        """Raises EngineGone when no engine runs."""
+        if self._client is None or self.engine is None:
+            from mp13.service.client import EngineGone
+
+            raise EngineGone("the engine has ended; send the prompt again to start a new one")
+        return self._client
+
+    def runs(self, settings: Settings) -> bool:
+        """Whether an engine runs, and with these settings. Raises ModelError when there is no such model."""
+        return self.engine is not None and self._config == settings.engine_config()
+
+    async def start(self, settings: Settings) -> AsyncGenerator[LoadProgress | EngineReady | EngineFailed]:
+        """Bring up an engine with `settings`; ends with EngineReady or EngineFailed. A second caller waits for it."""
+        async with self._starting:
+            try:
+                if not self.runs(settings):
+                    await self.close()
+                    self._config = settings.engine_config()
+                    if settings.model in STARTER_NAMES:
+                        async for progress in _install():
+                            yield progress
+                    self._client = await self._connect(self._config)
+                    async for progress in self._until_ready(self._client):
+                        yield progress
+                if self.engine is None:
+                    raise Mp13Error("the engine ended as soon as it was loaded; send the prompt again to start one")
+                yield EngineReady(self.engine)
+            except Mp13Error as error:
+                yield EngineFailed(error)
+            finally:
+                if self.engine is None:
+                    await self.close()
+
+    async def close(self) -> None:
+        """Let the engine go; it ends with its last chat."""
+        client, follower = self._client, self._follower
+        self._client = self._follower = None
+        self._forget()
+        if follower is not None:
+            follower.cancel()
+            await asyncio.wait({follower})
+        if client is not None:
+            await client.close()
+
+    async def load(self, mix: Mix, folders: Sequence[Path], fresh: bool) -> None:
+        """See that the engine has every member of `mix`; with `fresh`, as it is on disk now.
+
+        Raises:
+            AdapterError: there is no such adapter, or it does not fit.
+            EngineGone: there is no engine.
+        """
+        wanted = [name for name in mix.names if fresh or not self._holds(name)]
+        for adapter in find_adapters(wanted, folders) if wanted else ():
+            name, stamp = adapter.name, _stamp(adapter.path)
+            if self._holds(name) and self._placed[name][:2] == (adapter.path, stamp):
+                continue
+            info = await self.client.load_adapter(str(adapter.path), name)
+            self._placed[name] = (adapter.path, stamp, info.digest)
+            self.adapters = sorted([a for a in self.adapters if a.name != name] + [info], key=lambda a: a.name)
+
+    def _holds(self, name: str) -> bool:
+        """Whether `name` in the engine is still what we loaded: another chat of this engine may have replaced it."""
+        placed = self._placed.get(name)
+        return placed is not None and any(a.name == name and a.digest == placed[2] for a in self.adapters)
+
+    async def _until_ready(self, client: "EngineClient") -> AsyncGenerator[LoadProgress]:
+        news: asyncio.Queue[EngineEvent | Mp13Error] = asyncio.Queue()
+        self._follower = asyncio.create_task(self._follow(client, news))
+        while not isinstance(event := await news.get(), Mp13Error):
+            if isinstance(event, LoadEvent):
+                yield LoadProgress(event.stage, event.fraction)
+            elif isinstance(event, FailedEvent):
+                raise error_from_wire(event.code, event.message)
+            elif isinstance(event, ReadyEvent):
+                return
+        raise event
+
+    async def _follow(self, client: "EngineClient", news: asyncio.Queue[EngineEvent | Mp13Error]) -> None:
+        """Keep `engine` and `adapters` true until the engine is gone; the last news is why."""
+        end = Mp13Error("the engine was let go while it was loading; send the prompt again to start a new one")
+        try:
+            async with aclosing(client.events()) as events:
+                async for event in events:
+                    if isinstance(event, ReadyEvent):
+                        self.engine = event.engine
+                    elif isinstance(event, AdaptersEvent):
+                        self.adapters = event.adapters
+                    news.put_nowait(event)
+        except Mp13Error as error:
+            end = error
+        finally:
+            if self._client is client:
+                self._forget()
+            news.put_nowait(end)
+
+    def _forget(self) -> None:
+        self.engine = None
+        self.adapters = []
+        self._placed = {}
+
+
+def available_adapters(folders: Sequence[Path]) -> list[AdapterOnDisk]:
+    """Every adapter in `folders` by name; of two with one name, the first folder's."""
+    found = {adapter.name: adapter for folder in reversed(folders) for adapter in list_adapters([folder])}
+    return [found[name] for name in sorted(found)]
+
+
+def find_adapters(names: Sequence[str], folders: Sequence[Path]) -> list[AdapterOnDisk]:
+    """The adapters called `names` on disk; of two with one name, the first folder's.
+
+    Raises:
+        AdapterError: one is not there, or is there and cannot be used.
+    """
+    on_disk = {adapter.name: adapter for adapter in available_adapters(folders)}
+    for name in names:
+        if name not in on_disk:
+            known = ", ".join(sorted(on_disk)) or "none yet"
+            places = " or ".join(str(folder) for folder in folders)
+            raise AdapterError(f"there is no adapter {name!r} in {places}; there: {known}")
+        if (unfit := on_disk[name].unfit) is not None:
+            raise AdapterError(f"adapter {name!r} in {on_disk[name].path} cannot be used: {unfit}")
+    return [on_disk[name] for name in names]
+
+
+def _stamp(folder: Path) -> Stamp:
+    try:
+        return tuple((s.st_size, s.st_mtime_ns) for s in (file.stat() for file in sorted(folder.iterdir())))
+    except OSError as error:
+        raise AdapterError(f"adapter {folder} cannot be read ({error.strerror}); check the folder") from error
+
+
+async def _install() -> AsyncGenerator[LoadProgress]:
+    """Install the starter, or its adapters, where they are missing; told only when the model has to be fetched.
+
+    In a thread of its own, which an impatient Ctrl-C does not wait for.
+    """
+    loop, quiet = asyncio.get_running_loop(), starter_ready()
+    news: asyncio.Queue[LoadProgress | Exception | None] = asyncio.Queue()
+
+    def post(item: LoadProgress | Exception | None) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(news.put_nowait, item)
+
+    def work() -> None:
+        try:
+            install_starter(lambda stage, fraction: post(LoadProgress(f"starter: {stage}", fraction)))
+            post(None)
+        except Exception as error:
+            post(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    while (item := await news.get()) is not None:
+        if isinstance(item, Exception):
+            raise item
+        if not quiet:
+            yield item

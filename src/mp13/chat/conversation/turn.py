@@ -1,0 +1,87 @@
+"""A turn of a conversation and the events a session tells its screen. Plain data."""
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mp13.errors import Mp13Error
+from mp13.service.schema import EngineInfo, FinishReason, Metrics, Provenance
+
+Role = Literal["user", "assistant"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message. A user turn keeps the system prompt it was asked under; an answer keeps what produced it.
+
+    An answer cut off by its reader or by the engine's death has `finish_reason` "abort", the text and ids that came,
+    and neither provenance nor metrics, which the engine sends with the end.
+    """
+
+    role: Role
+    text: str
+    mix: str  # canonical: the mix asked for (user) or that answered (assistant)
+    parent_id: str | None = None
+    system: str | None = None
+    token_ids: tuple[int, ...] | None = None
+    finish_reason: FinishReason | None = None
+    provenance: Provenance | None = None
+    metrics: Metrics | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created_at: float = field(default_factory=time.time)  # seconds since 1970
+
+
+@dataclass(frozen=True)
+class LoadProgress:
+    """The starter is being installed or the engine is loading. `fraction` is 0 to 1, None where no length is known."""
+
+    stage: str
+    fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class EngineReady:
+    info: EngineInfo
+
+
+@dataclass(frozen=True)
+class EngineFailed:
+    """The engine did not come up. The session lives on: `ask` and `start` try again."""
+
+    error: Mp13Error
+
+    @property
+    def message(self) -> str:
+        return str(self.error)
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """More of the running answer. Raw model text: pass it through `chat.text.printable` before drawing."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class AnswerDone:
+    """The answer is whole and stored."""
+
+    turn: Turn
+
+
+SessionEvent = LoadProgress | EngineReady | EngineFailed | TextDelta | AnswerDone
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a slash command did.
+
+    `message` is for the reader; `turns_changed` says that the session's turns are others now (/new, /resume) and have
+    to be drawn again; `mix_changed` that another mix may answer; `quit` that the chat is to end.
+    """
+
+    message: str
+    quit: bool = False
+    turns_changed: bool = False
+    mix_changed: bool = False

@@ -1,0 +1,35 @@
+"""Which model a name means: the starter, a folder, one in the data folder, or a Hub id. The engine finds out more."""
+
+import re
+from pathlib import Path
+
+from mp13.errors import ModelError
+from mp13.library.paths import models_dir
+from mp13.library.starter import STARTER, starter_dir
+
+STARTER_NAMES = ("starter", STARTER)
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def is_path(name: str) -> bool:
+    """Whether `name` is written as a path, and so can mean nothing else."""
+    return name.startswith((".", "~", "/", "\\")) or "\\" in name or Path(name).is_absolute()
+
+
+def resolve_model(name: str) -> str:
+    """The folder of `name`, or `name` itself when it can only be a Hub id. The starter's folder may not exist yet.
+
+    Raises:
+        ModelError: no such folder, and not a Hub id either.
+    """
+    if name in STARTER_NAMES:
+        return str(starter_dir())
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(folder.absolute())
+    if not is_path(name):
+        if (models_dir() / name).is_dir():
+            return str(models_dir() / name)
+        if _HUB_ID.fullmatch(name):
+            return name
+    raise ModelError(f"there is no model {name!r}; give a folder, a Hub id such as org/name, or 'starter'")

@@ -1,0 +1,163 @@
+"""Every setting, declared once: it becomes a flag, a variable, a line of a file, a wizard step and a row of the docs.
+
+What a value may be is checked where it is used: by `EngineConfig` and `SamplingParams`, which these fields mirror,
+and by the grammar of mixes. Where values come from is settings/load.py.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, Field, JsonValue, PrivateAttr
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from mp13.chat.settings.model import resolve_model
+from mp13.library.paths import adapters_dir
+from mp13.mix import parse_mix
+from mp13.service.schema import EngineConfig, SamplingParams
+
+# Consent, folders, URLs, secrets, tools and editors: a project's ./mp13.toml may not set these.
+PERSONAL: dict[str, JsonValue] = {"personal": True}
+
+
+def _none_word(value: Any) -> Any:
+    return None if isinstance(value, str) and value.strip().lower() in ("none", "") else value
+
+
+def _listed(value: Any) -> Any:
+    """A list from text: JSON when it looks like it, else the one string itself."""
+    if not isinstance(value, str):
+        return value
+    if value.strip().lower() in ("none", ""):
+        return ()
+    if not value.lstrip().startswith("["):
+        return (value,)
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+_Listed = [NoDecode, BeforeValidator(_listed)]
+OptionalInt = Annotated[int | None, BeforeValidator(_none_word)]
+OptionalText = Annotated[str | None, BeforeValidator(_none_word)]
+
+
+class ChatSettings(BaseModel):
+    """What a conversation starts with."""
+
+    model: str = Field("starter", description="The model: `starter`, a folder, or a Hugging Face Hub id.")
+    adapter: str = Field("base", description="The mix that answers at first: `base`, `NAME`, `A:0.7+B:-0.3`.")
+    system: OptionalText = Field(None, description="The system prompt; `none` leaves it out.")
+    adapters_folder: Annotated[Path | None, BeforeValidator(_none_word)] = Field(
+        None, description="A folder of adapters, looked in before `<data>/adapters`.", json_schema_extra=PERSONAL
+    )
+    log: bool = Field(True, description="Keep conversations in `<data>/conversations.db`.")
+
+
+class SamplingSettings(BaseModel):
+    """How answers are sampled: the fields of `SamplingParams`."""
+
+    temperature: float = Field(0.7, description="0 is greedy; higher is more varied.")
+    top_p: float = Field(0.9, description="Keep the likeliest tokens up to this share of probability.")
+    top_k: int = Field(0, description="Keep this many of the likeliest tokens; 0 keeps all.")
+    min_p: float = Field(0.0, description="Drop tokens below this share of the likeliest one's probability.")
+    repetition_penalty: float = Field(1.0, description="Not supported yet; 1 is off.")
+    presence_penalty: float = Field(0.0, description="Not supported yet; 0 is off.")
+    frequency_penalty: float = Field(0.0, description="Not supported yet; 0 is off.")
+    max_tokens: int = Field(512, description="The longest answer, in tokens.")
+    min_tokens: int = Field(0, description="The shortest answer, in tokens.")
+    stop: Annotated[tuple[str, ...], *_Listed] = Field((), description="Strings that end an answer; one, or a list.")
+    stop_token_ids: Annotated[tuple[int, ...], *_Listed] = Field((), description="Token ids that end an answer.")
+    ignore_eos: bool = Field(False, description="Go on past the model's own end until `max_tokens`.")
+    seed: OptionalInt = Field(None, description="The same seed gives the same answer; `none` draws one for each.")
+
+
+class EngineSettings(BaseModel):
+    """How the engine runs: the fields of `EngineConfig`. A change starts an engine of its own.
+
+    But for its seed, which is for requests without one, and a chat sends none.
+    """
+
+    dtype: str = Field("auto", description="`auto`, `float32`, `bfloat16` or `float16`.")
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    model_impl: str = Field("auto", description="`auto`, `native` (mp13's decoder) or `transformers`.")
+    attn_implementation: str = Field("auto", description="The attention backend: `auto`, `sdpa` or `reference`.")
+    quantization: str = Field("none", description="Only `none` in this version.")
+    max_model_len: OptionalInt = Field(None, description="The context window in tokens; `none` is the model's own.")
+    block_size: int = Field(16, description="Tokens in one block of the KV cache.")
+    kv_cache_memory: Annotated[int | str | None, BeforeValidator(_none_word)] = Field(
+        None, description="Size of the KV cache: bytes, or text such as `2GiB`; `none` lets the engine choose."
+    )
+    gpu_memory_utilization: float = Field(0.9, description="The share of GPU memory that may be used.")
+    max_num_seqs: int = Field(16, description="Answers computed together.")
+    max_num_batched_tokens: int = Field(2048, description="Tokens in one step of the engine.")
+    enable_prefix_caching: bool = Field(True, description="Reuse the KV cache of a history that was seen before.")
+    enforce_eager: bool = Field(False, description="Never use CUDA graphs or compilation.")
+    max_loras: int = Field(8, description="Adapters held beside the model, ready for any batch.")
+    max_lora_rank: int = Field(64, description="The largest rank of an adapter.")
+    max_cpu_loras: int = Field(64, description="Adapters held in host memory.")
+    kv_policy: str = Field("exact", description="What a switch does with the cache; only `exact` in this version.")
+    tensor_parallel_size: int = Field(1, description="GPUs that share one model; only 1 in this version.")
+    trust_remote_code: bool = Field(
+        False, description="Run Python code that comes with a model.", json_schema_extra=PERSONAL
+    )
+
+
+GROUPS: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("Chat", ChatSettings),
+    ("Sampling", SamplingSettings),
+    ("Engine", EngineSettings),
+)
+
+
+class Settings(EngineSettings, SamplingSettings, ChatSettings, BaseSettings):
+    """All settings of one chat, checked. Make one with `settings.load.load_settings`; it is never changed in place."""
+
+    model_config = SettingsConfigDict(env_prefix="MP13_", extra="forbid", frozen=True, protected_namespaces=())
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load_settings` hands in: it has read the other sources itself, and knows which value is whose."""
+        return (init_settings,)
+
+    def source(self, key: str) -> str:
+        """Where the value of `key` comes from: a flag, a variable, a file's path, or "default"."""
+        return self._sources.get(key, "default")
+
+    def sampling(self) -> SamplingParams:
+        """Raises ConfigError or UnsupportedError, as SamplingParams does."""
+        return SamplingParams(**{name: getattr(self, name) for name in SamplingSettings.model_fields})
+
+    def engine_config(self) -> EngineConfig:
+        """The engine's settings, with `model` resolved to a folder or a Hub id.
+
+        Raises:
+            ConfigError, UnsupportedError: as EngineConfig does.
+            ModelError: there is no such model.
+        """
+        return self._engine_config(resolve_model(self.model))
+
+    def check(self) -> Self:
+        """This, when every value can be used; raises the Mp13Error of the first that cannot. Looks for no model."""
+        self.sampling()
+        self._engine_config(self.model)
+        parse_mix(self.adapter)
+        return self
+
+    def _engine_config(self, model: str) -> EngineConfig:
+        return EngineConfig(model=model, **{name: getattr(self, name) for name in EngineSettings.model_fields})
+
+    @property
+    def adapter_folders(self) -> tuple[Path, ...]:
+        """Where adapters are looked for, in this order."""
+        own = () if self.adapters_folder is None else (self.adapters_folder.expanduser(),)
+        return (*own, adapters_dir())

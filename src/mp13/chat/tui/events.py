@@ -1,0 +1,92 @@
+"""What the conductor tells the screen, beside the session's own events. One message carries them all.
+
+Nothing here imports the core at run time, so that the first frame does not wait for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+
+if TYPE_CHECKING:
+    from mp13.chat.conversation.session import ChatSession
+    from mp13.chat.conversation.turn import CommandResult, SessionEvent, Turn
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One thing the reader sent: a prompt or a slash command. Two entries with one text are two entries."""
+
+    text: str
+
+    @property
+    def is_command(self) -> bool:
+        return self.text.startswith("/") and not self.text.startswith("//")
+
+
+@dataclass(frozen=True)
+class SessionOpened:
+    """The core is there: commands work, prompts can be sent, the engine starts to load."""
+
+    session: ChatSession
+
+
+@dataclass(frozen=True)
+class EntryStarted:
+    """It is this entry's turn now; `mix` will answer it."""
+
+    entry: Entry
+    mix: str
+
+
+@dataclass(frozen=True)
+class EntryWithdrawn:
+    """The reader took a waiting entry back."""
+
+    entry: Entry
+
+
+@dataclass(frozen=True)
+class EntryFailed:
+    """The entry could not be answered. `partial` is what had come by then."""
+
+    entry: Entry
+    reason: str
+    partial: Turn | None = None
+
+
+@dataclass(frozen=True)
+class AnswerStopped:
+    """The reader cancelled the running answer. `partial` is None when nothing had come yet."""
+
+    entry: Entry
+    partial: Turn | None
+
+
+@dataclass(frozen=True)
+class CommandDone:
+    entry: Entry
+    result: CommandResult
+
+
+if TYPE_CHECKING:
+    ChatEvent = SessionEvent | SessionOpened | EntryStarted | EntryWithdrawn | EntryFailed | AnswerStopped | CommandDone
+
+
+class Happened(Message):
+    """Carries one event to the screen. Of several progress reports in a row only the last is delivered."""
+
+    def __init__(self, event: ChatEvent) -> None:
+        super().__init__()
+        self.event = event
+
+    @property
+    def is_progress(self) -> bool:
+        from mp13.chat.conversation.turn import LoadProgress
+
+        return isinstance(self.event, LoadProgress)
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, Happened) and self.is_progress and message.is_progress

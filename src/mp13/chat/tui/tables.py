@@ -1,0 +1,50 @@
+"""The rows of completion, picker and help, made from the core's own tables. Imported early, so the core comes late."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mp13.chat.tui.screens.picker import Choice
+from mp13.chat.tui.widgets.completion import Suggestion
+from mp13.mix import BASE
+
+if TYPE_CHECKING:
+    from mp13.chat.conversation.session import ChatSession
+    from mp13.service.schema import EngineInfo
+
+
+def suggestions(session: ChatSession, line: str) -> list[Suggestion]:
+    """How the slash command `line` can go on; none where it already is one of the ways."""
+    from mp13.chat.commands.table import COMMANDS, complete
+
+    found = []
+    for value in complete(session, line):
+        command = COMMANDS.get(value)
+        if command is None:
+            found.append(Suggestion(value, value))
+        else:
+            found.append(Suggestion(value + " " if command.hint else value, f"{value} {command.hint}", command.help))
+    return [] if line in (suggestion.value for suggestion in found) else found
+
+
+def choices(session: ChatSession) -> list[Choice]:
+    """The rows of the picker: the base, then what is on disk; whether the engine holds it, its kind, rank and size."""
+    loaded = {adapter.name for adapter in session.adapters}
+    found = [Choice(BASE, "the model alone")]
+    for adapter in session.available_adapters():
+        state = " · loaded" if adapter.name in loaded else ""
+        detail = f"{adapter.kind} · rank {adapter.rank} · {adapter.size_bytes / 1e6:.1f} MB{state}"
+        found.append(Choice(adapter.name, detail, adapter.unfit or ""))
+    return found
+
+
+def engine_rows(engine: EngineInfo) -> list[tuple[str, str]]:
+    """What runs, and why it was chosen so."""
+    rows = [
+        ("model", engine.model),
+        ("runs as", f"{engine.model_type}, {engine.model_impl}, {engine.dtype} on {engine.device}"),
+        ("attention", engine.attn_implementation),
+        ("quantization", engine.quantization),
+        ("context", f"{engine.max_model_len:,} tokens; cache for {engine.kv_cache_tokens:,}"),
+    ]
+    return rows + [("note", note) for note in engine.notes]

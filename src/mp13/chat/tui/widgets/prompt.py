@@ -1,0 +1,122 @@
+"""The prompt: a small editor in which Enter sends, Shift+Enter or Ctrl+J breaks the line, and Up recalls.
+
+It knows nothing of the conversation; it says what was sent and lets `Completion` finish slash commands.
+"""
+
+from textual import events
+from textual.binding import Binding
+from textual.message import Message
+from textual.widgets import TextArea
+
+from mp13.chat.tui.widgets.completion import Completion
+
+PLACEHOLDER = "Ask anything · / for commands"
+
+
+class Prompt(TextArea):
+    BINDINGS = [Binding("ctrl+c,super+c", "copy_or_quit", "Copy, or quit", show=False)]
+
+    class Sent(Message):
+        """The reader pressed Enter on `text`, which is not blank."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    class PageTurned(Message):
+        """The reader wants to see what is a page up (-1) or down (1) in the conversation."""
+
+        def __init__(self, pages: int) -> None:
+            super().__init__()
+            self.pages = pages
+
+    def __init__(self, completion: Completion) -> None:
+        super().__init__(placeholder=PLACEHOLDER, soft_wrap=True, tab_behavior="focus", highlight_cursor_line=False)
+        self.cursor_blink = False
+        self._completion = completion
+        self._sent: list[str] = []
+        self._recalled: int | None = None  # index into _sent of what is being shown
+
+    async def _on_key(self, event: events.Key) -> None:
+        # Here and not as bindings: a binding runs after the keys typed behind it, so a fast typist (or a macro)
+        # would see "Up Enter" as "Enter Up".
+        match event.key:
+            case "enter":
+                self._send()
+            case "shift+enter" | "ctrl+j" | "alt+enter":
+                self.insert("\n", maintain_selection_offset=False)
+            case "tab":
+                self.complete()
+            case "up":
+                self.action_cursor_up()
+            case "down":
+                self.action_cursor_down()
+            case "pageup" | "pagedown":
+                self.post_message(self.PageTurned(-1 if event.key == "pageup" else 1))
+            case _:
+                return
+        event.stop()
+        event.prevent_default()
+
+    def on_text_area_changed(self) -> None:
+        self._completion.follow(self.text)
+
+    def _send(self) -> None:
+        self._completion.follow(self.text)
+        if self._completion.has_choice:
+            self.complete()
+            return
+        text = self.text.strip("\n").rstrip()
+        if not text:
+            return
+        self._sent.append(text)
+        self._recalled = None
+        self.clear()
+        self.post_message(self.Sent(text))
+
+    def offer(self, text: str) -> None:
+        """Put `text` in the empty prompt; what the reader is already writing is left alone."""
+        if not self.text.strip():
+            self.show(text)
+
+    def show(self, text: str) -> None:
+        """Replace what is in the prompt, with the cursor at the end."""
+        self.text = text
+        self.move_cursor(self.document.end)
+
+    def complete(self) -> None:
+        """Take the marked suggestion, or the first."""
+        self._completion.follow(self.text)
+        if (value := self._completion.take()) is not None:
+            self.show(value)
+
+    def action_cursor_up(self, select: bool = False) -> None:
+        if self._completion.is_open and not select:
+            self._completion.action_cursor_up()
+        elif select or not self._recall(-1):
+            super().action_cursor_up(select)
+
+    def action_cursor_down(self, select: bool = False) -> None:
+        if self._completion.is_open and not select:
+            self._completion.action_cursor_down()
+        elif select or not self._recall(+1):
+            super().action_cursor_down(select)
+
+    def _recall(self, step: int) -> bool:
+        """Show the prompt `step` away in what was sent, when the reader is at that edge of an untouched text."""
+        shown = "" if self._recalled is None else self._sent[self._recalled]
+        at_edge = self.cursor_at_first_line if step < 0 else self.cursor_at_last_line
+        if self.text != shown or not at_edge or (step > 0 and self._recalled is None) or not self._sent:
+            return False
+        index = (len(self._sent) if self._recalled is None else self._recalled) + step
+        self._recalled = max(index, 0) if index < len(self._sent) else None
+        self.show("" if self._recalled is None else self._sent[self._recalled])
+        return True
+
+    def action_copy_or_quit(self) -> None:
+        if self.selected_text:
+            self.action_copy()
+        elif self.screen.get_selected_text():
+            self.screen.action_copy_text()
+        else:
+            self.app.action_help_quit()

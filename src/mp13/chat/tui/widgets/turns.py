@@ -1,0 +1,155 @@
+"""The rows of the transcript: what the reader asked, what was answered and by whom, and what mp13 has to say.
+
+Model text, names and errors reach the terminal only through `printable`, and never as Textual markup. A row can be
+made `again` after it was taken off the screen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from mp13.chat.text import printable
+from mp13.chat.tui.palette import mix_spans, mix_voices
+
+if TYPE_CHECKING:
+    from textual.timer import Timer
+    from textual.widgets.markdown import MarkdownStream
+
+    from mp13.chat.conversation.turn import Turn
+FLUSHES_PER_SECOND = 15
+Kind = Literal["info", "error", "waiting"]
+
+
+class Question(Static):
+    """A prompt of the reader, verbatim. While it waits for the engine or an earlier answer, it says so."""
+
+    def __init__(self, text: str, waiting: bool = False) -> None:
+        super().__init__(markup=False)
+        self.text = text
+        self.waiting = waiting
+
+    def on_mount(self) -> None:
+        self.set_waiting(self.waiting)
+
+    def set_waiting(self, waiting: bool) -> None:
+        self.waiting = waiting
+        self.set_class(waiting, "-waiting")
+        note = ("\nwaiting", "italic $foreground 60%") if waiting else ""
+        self.update(Content.assemble(printable(self.text), note))
+
+    @property
+    def is_settled(self) -> bool:
+        return not self.waiting
+
+    def again(self) -> Question:
+        return Question(self.text, self.waiting)
+
+
+class Answer(Vertical):
+    """An answer under `mix`: markdown that grows while tokens come, and the badge of what produced it."""
+
+    def __init__(self, mix: str, turn: Turn | None = None, note: str = "") -> None:
+        from mp13.chat.tui.widgets.answer_markdown import AnswerMarkdown
+
+        super().__init__(classes=mix_voices(mix)[0])
+        self._mix = mix
+        self._turn = turn
+        self._note = note
+        self._is_over = turn is not None or bool(note)
+        self._markdown = AnswerMarkdown(printable(turn.text) if turn else "")
+        self._badge = Badge(mix, turn, note)
+        self._pending: list[str] = []
+        self._stream: MarkdownStream | None = None
+        self._timer: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        yield self._markdown
+        yield self._badge
+
+    def on_mount(self) -> None:
+        self._markdown.close_gap()
+
+    def feed(self, text: str) -> None:
+        """More of the answer; drawn with the next flush."""
+        self._pending.append(printable(text))
+        if self._timer is None:
+            self._timer = self.set_interval(1 / FLUSHES_PER_SECOND, self._flush)
+
+    async def _flush(self) -> None:
+        if self._pending:  # a stream that was never written to cannot be stopped
+            text = "".join(self._pending)
+            self._pending.clear()
+            if self._stream is None:
+                self._stream = self._markdown.get_stream(self._markdown)
+            await self._stream.write(text)
+        self._markdown.close_gap()  # under what the flush before this one drew: the stream takes its time
+
+    async def finish(self, turn: Turn | None, note: str = "") -> None:
+        """No more text comes. `turn` is what was stored; `note` says why there is none, or only a part."""
+        self._turn, self._note, self._is_over = turn, note, True
+        if self._timer is not None:
+            self._timer.stop()
+        await self._flush()
+        if self._stream is not None:
+            await self._stream.stop()
+        if turn is not None and printable(turn.text) != self._markdown.source:
+            await self._markdown.update(printable(turn.text))
+        async with self._markdown.lock:  # the stream's last piece may still be on its way to the screen
+            self._markdown.close_gap()
+        self._badge.tell(turn, note)
+
+    @property
+    def is_settled(self) -> bool:
+        return self._is_over
+
+    def again(self) -> Answer:
+        return Answer(self._mix, self._turn, self._note)
+
+
+class Badge(Static):
+    """One line under an answer: a dot in the colour of each adapter that spoke, and what it cost."""
+
+    def __init__(self, mix: str, turn: Turn | None, note: str) -> None:
+        super().__init__(markup=False)
+        self._mix = mix
+        self.tell(turn, note)
+
+    def tell(self, turn: Turn | None, note: str) -> None:
+        """Show the badge of `turn`, or `note` where nothing was stored; "…" while the answer runs."""
+        from mp13.chat.conversation.badge import badge
+
+        text = badge(turn) if turn is not None else f"{self._mix} · {note or '…'}"
+        dots = [("●", f"${voice}") for voice in mix_voices(self._mix)]
+        named, rest = (mix_spans(self._mix), text[len(self._mix) :]) if text.startswith(self._mix) else ([], text)
+        self.update(Content.assemble(*dots, " ", *named, (printable(rest), "$foreground 60%")))
+
+
+class Notice(Static):
+    """A sentence from mp13 itself: what a command did, or what went wrong; or a command that still waits."""
+
+    def __init__(self, text: str, kind: Kind = "info") -> None:
+        super().__init__(Content(printable(text)), markup=False, classes=f"-{kind}")
+        self._text = text
+        self._kind = kind
+
+    @property
+    def is_settled(self) -> bool:
+        return self._kind != "waiting"
+
+    def again(self) -> Notice:
+        return Notice(self._text, self._kind)
+
+
+Row = Question | Answer | Notice
+
+
+def row_of(turn: Turn) -> Callable[[], Row]:
+    """How to draw a turn that was stored."""
+    return partial(Question, turn.text) if turn.role == "user" else partial(Answer, turn.mix, turn)

@@ -1,0 +1,142 @@
+"""A scripted engine process and the client that reaches it, for a session's tests. No socket, no torch.
+
+An answer is a list of steps: a word becomes a token, an exception is raised, an event is waited for.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+from mp13.errors import AdapterError, ModelError
+from mp13.mix import parse_mix
+from mp13.service.client import EngineGone
+from mp13.service.schema import (
+    AdapterInfo,
+    AdaptersEvent,
+    EngineConfig,
+    EngineEvent,
+    EngineInfo,
+    FailedEvent,
+    FinishEvent,
+    GenerateRequest,
+    LoadEvent,
+    Metrics,
+    Provenance,
+    ReadyEvent,
+    TokenEvent,
+    UsedAdapter,
+)
+
+Step = str | Exception | asyncio.Event
+
+
+class FakeClient:
+    """One engine process and the one client it has."""
+
+    def __init__(self, config: EngineConfig, host: "FakeHost") -> None:
+        self.config = config
+        self.host = host
+        self.loads: list[tuple[str, str]] = []  # (name, path), in order
+        self.placed: dict[str, AdapterInfo] = {}
+        self.dead = asyncio.Event()
+        self.closed = False
+        self._news: asyncio.Queue[EngineEvent] = asyncio.Queue()
+
+    async def events(self) -> AsyncGenerator[EngineEvent]:
+        yield LoadEvent(stage="reading weights", fraction=0.5)
+        if self.host.waits is not None:
+            await self.host.waits.wait()
+        if self.config.model.endswith("dies"):
+            raise EngineGone("the engine process has ended; its log is /data/logs/engine.log")
+        if self.config.model.endswith("broken"):
+            yield FailedEvent(code="ModelError", message="it has no weights; choose another model")
+        else:
+            yield ReadyEvent(engine=self._info())
+        while not self.dead.is_set():
+            news, dead = asyncio.ensure_future(self._news.get()), asyncio.ensure_future(self.dead.wait())
+            try:
+                await asyncio.wait({news, dead}, return_when=asyncio.FIRST_COMPLETED)
+                if news.done():
+                    yield news.result()
+            finally:
+                news.cancel()
+                dead.cancel()
+        raise EngineGone("the engine process has ended; send the prompt again to start a new one")
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenEvent | FinishEvent]:
+        self._alive()
+        self.host.requests.append(request)
+        said: list[str] = []
+        steps = self.host.answers.pop(0) if self.host.answers else ["an ", "answer"]
+        for step in steps:
+            if isinstance(step, asyncio.Event):
+                await step.wait()
+            elif isinstance(step, Exception):
+                if isinstance(step, EngineGone):
+                    self.dead.set()
+                raise step
+            else:
+                said.append(step)
+                yield TokenEvent(token_id=len(said), text=step)
+        yield self._finish(request, "".join(said), len(said))
+
+    def _finish(self, request: GenerateRequest, text: str, count: int) -> FinishEvent:
+        mix = parse_mix(request.adapters)
+        members = tuple(UsedAdapter(name=n, digest=self.placed[n].digest, weight=w) for n, w in mix.members)
+        provenance = Provenance(
+            model=self.config.model, base_digest="b", dtype="float32", device="cpu", quantization="none",
+            model_impl="native", attn_implementation="sdpa", adapters=members, kv_policy="exact", template_digest="t",
+            sampling=request.sampling, seed=request.sampling.seed, versions={},
+        )  # fmt: skip
+        metrics = Metrics(prompt_tokens=20, cached_tokens=12, generated_tokens=count, ttft_s=0.1, tokens_per_s=38.4)
+        return FinishEvent(
+            text=text, token_ids=[*range(1, count + 1), 0], finish_reason="stop", adapters=str(mix), metrics=metrics,
+            provenance=provenance,
+        )  # fmt: skip
+
+    async def load_adapter(self, path: str, name: str | None = None) -> AdapterInfo:
+        self._alive()
+        name = name or Path(path).name
+        content = b"".join(file.read_bytes() for file in sorted(Path(path).iterdir()))
+        if b"unfit" in content:
+            raise AdapterError(f"adapter {name!r} does not fit this model")
+        self.loads.append((name, path))
+        digest, warnings = hashlib.sha256(content).hexdigest(), ("of another base",) if b"foreign" in content else ()
+        self.place(AdapterInfo(name, digest, "lora", 8, ("q_proj",), len(content), warnings))
+        return self.placed[name]
+
+    def place(self, info: AdapterInfo) -> None:
+        """Load `info` as any chat of this engine might."""
+        self.placed[info.name] = info
+        self._news.put_nowait(AdaptersEvent(adapters=list(self.placed.values())))
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def _alive(self) -> None:
+        if self.dead.is_set() or self.closed:
+            raise EngineGone("the engine process has ended; send the prompt again to start a new one")
+
+    def _info(self) -> EngineInfo:
+        return EngineInfo(
+            model=self.config.model, model_type="llama", dtype="float32", device="cpu", model_impl="native",
+            attn_implementation="sdpa", quantization="none", max_model_len=512, kv_cache_tokens=1024, pid=1,
+        )  # fmt: skip
+
+
+class FakeHost:
+    """`connect` for a ChatSession; what happened is in `clients` and `requests`."""
+
+    def __init__(self, *answers: Sequence[Step], waits: asyncio.Event | None = None) -> None:
+        self.answers = [list(answer) for answer in answers]
+        self.waits = waits  # keeps every engine loading until it is set
+        self.refuses = False
+        self.clients: list[FakeClient] = []
+        self.requests: list[GenerateRequest] = []
+
+    async def __call__(self, config: EngineConfig) -> FakeClient:
+        if self.refuses:
+            raise ModelError("the engine cannot start; try again")
+        self.clients.append(FakeClient(config, self))
+        return self.clients[-1]

@@ -1,0 +1,113 @@
+"""`mp13config`: what it shows, where things are, and what the doctor finds."""
+
+import io
+import json
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mp13.chat.cli import config, doctor
+from mp13.chat.settings.load import config_file
+from mp13.chat.settings.schema import Settings
+from mp13.library.paths import config_dir, data_dir
+from tests.fakes.command import Command, Outcome, Terminal
+
+Run = Callable[..., Outcome]
+HEALTHY: dict[str, Any] = {
+    "packages": {"torch": ["2.13.0", ""], "transformers": ["5.23.0", ""]},
+    "cpu": "AVX512, 2 threads", "gpus": [], "attention": ["reference", "sdpa"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run the command; `keys` are typed at a terminal where they are given."""
+    monkeypatch.chdir(tmp_path)
+
+    command = Command(monkeypatch, capsys)
+
+    def call(*arguments: str, keys: str | None = None) -> Outcome:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: keys is not None, raising=False)
+        return command.run(config.main, *arguments, stdin=io.StringIO() if keys is None else Terminal(keys))
+
+    return call
+
+
+def findings(run_probe: Callable[[], dict[str, Any]] = lambda: HEALTHY) -> dict[str, doctor.Finding]:
+    return {finding.subject: finding for finding in doctor.examine(run_probe)}
+
+
+def test_show_tells_every_value_and_its_source(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MP13_TOP_P", "0.5")
+    code, out, _ = run("show")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+    assert (code, list(rows)) == (0, list(Settings.model_fields))
+    assert rows["top_p"] == ["0.5", "MP13_TOP_P"]
+    assert rows["model"] == ['"starter"', "default"]
+    assert {"key": "top_p", "value": 0.5, "source": "MP13_TOP_P"} in json.loads(run("show", "--json")[1])
+
+
+def test_path_tells_where_things_are(run: Run) -> None:
+    code, out, _ = run("path")
+    assert code == 0
+    assert dict(line.split(maxsplit=1) for line in out.splitlines())["config"] == str(config_file())
+    assert json.loads(run("path", "--json")[1])["data"] == str(data_dir())
+
+
+def test_alone_it_asks_when_nothing_is_configured_and_shows_otherwise(run: Run) -> None:
+    code, out, _ = run(keys="org/name\n\n\n\n128\n")
+    assert (code, str(config_file()) in out) == (0, True)
+    assert tomllib.loads(config_file().read_text())["max_model_len"] == 128
+    code, out, _ = run()
+    assert (code, "org/name" in out) == (0, True)
+
+
+def test_leaving_the_questions_writes_nothing(run: Run) -> None:
+    assert run(keys="org/name\n")[0] == 130
+    assert not config_file().exists()
+
+
+def test_a_healthy_machine_has_nothing_to_mend_but_the_starter_to_fetch(tmp_path: Path) -> None:
+    found = findings()
+    assert {finding.mark for finding in found.values()} == {"ok", "warn"}
+    assert [subject for subject, finding in found.items() if finding.mark == "warn"] == ["starter"]
+    assert {"Python", "settings", "data folder", "disk", "engine socket", "torch", "attention"} <= found.keys()
+
+
+def test_the_doctor_names_what_would_fail_and_a_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    data_dir().parent.mkdir(parents=True, exist_ok=True)
+    data_dir().write_text("a file in the folder's place")
+    config_dir().mkdir(parents=True)
+    config_file().write_text("top_p = 7")
+    monkeypatch.setenv("MP13_TEMPRATURE", "1")
+    found = findings(lambda: {**HEALTHY, "packages": {"torch": ["", "ImportError: no libgomp"]}, "cpu": ""})
+    assert {subject for subject, finding in found.items() if finding.mark == "fail"} == {
+        "settings", "data folder", "torch",
+    }  # fmt: skip
+    assert "top_p = 7" in found["settings"].detail
+    assert "MP13_DATA_DIR" in found["data folder"].fix
+    assert "no libgomp" in found["torch"].detail
+    assert "MP13_TEMPRATURE" in found["variable"].detail
+    assert all(finding.fix for finding in found.values() if finding.mark != "ok")
+
+
+def test_a_probe_that_dies_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert findings(doctor.probed)["torch"].mark == "fail"
+
+
+def test_the_doctor_asks_torch_in_another_process_and_exits_by_what_it_finds(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    code, out, _ = run("doctor")
+    assert (code, "torch" in sys.modules) == (0, False)
+    assert "  ok  torch: 2." in out
+    assert "attention: reference, sdpa" in out
+    monkeypatch.setattr(doctor, "probed", lambda: {"error": "torch is not installed"})
+    code, out, _ = run("doctor")
+    assert (code, "FAIL  torch: torch is not installed: " in out) == (1, True)
