@@ -32,6 +32,7 @@ class AsyncEngine:
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._deliver: dict[str, _Deliver] = {}  # by request id; engine thread only
         self._closed = False
+        self._closing = threading.Lock()  # no job is handed in after the engine's thread looked for the last time
         self._thread = threading.Thread(target=self._turn, name="mp13-engine", daemon=True)
         self._thread.start()
         atexit.register(self._stop)  # a thread that computes while Python shuts down would take the process with it
@@ -75,17 +76,20 @@ class AsyncEngine:
             return added
 
         added = self._submit(add)
+        finished = False
         try:
             await asyncio.shield(asyncio.wrap_future(added))
             while True:
                 event = await events.get()
+                finished = not isinstance(event, TokenEvent)
                 if isinstance(event, ErrorEvent):
                     raise event.error
                 yield event
-                if isinstance(event, FinishEvent):
+                if finished:
                     return
-        finally:  # also when the caller was cancelled before the request was even added
-            added.add_done_callback(lambda future: None if future.exception() else self.abort(future.result()))
+        finally:
+            if not finished:  # perhaps the caller was cancelled before the request was even added
+                added.add_done_callback(lambda future: None if future.exception() else self.abort(future.result()))
 
     def abort(self, request_id: str) -> None:
         """End a request; its iterator gets a FinishEvent with reason "abort". Unknown ids are ignored."""
@@ -97,8 +101,9 @@ class AsyncEngine:
         await asyncio.to_thread(self._stop)
 
     def _stop(self) -> None:
-        self._closed = True
-        self._jobs.put(lambda: None)
+        with self._closing:
+            self._closed = True
+            self._jobs.put(lambda: None)
         self._thread.join()
 
     def _turn(self) -> None:
@@ -128,15 +133,18 @@ class AsyncEngine:
         future: Future[_T] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return  # nobody waits for it any more
             try:
                 future.set_result(job())
             except BaseException as error:
                 future.set_exception(error)
 
-        if self._closed:
-            future.set_exception(Mp13Error("the engine is closed; start it again"))
-        else:
-            self._jobs.put(run)
+        with self._closing:
+            if self._closed:
+                future.set_exception(Mp13Error("the engine is closed; start it again"))
+            else:
+                self._jobs.put(run)
         return future
 
     async def _call(self, job: Callable[[], _T]) -> _T:

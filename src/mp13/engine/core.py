@@ -1,4 +1,4 @@
-"""The engine itself, one step at a time: requests in, events out. `LLM` and `AsyncEngine` are two ways to turn its crank.
+"""The engine itself, one step at a time: requests in, events out. `LLM` and `AsyncEngine` are two ways to turn it.
 
 Not thread-safe: whoever holds it calls it from one thread.
 """
@@ -146,10 +146,9 @@ class EngineCore:
         """Compute one packed step and hand out what became of it. An error ends the requests of that step alone."""
         try:
             batch = self.scheduler.schedule()
-        except Exception as error:  # the adapters of the request that came next do not fit on the device
-            if not self.scheduler.waiting:
-                raise
-            return self._fail(self.scheduler.waiting[0], error)
+        except Exception as error:  # most likely the adapters of the next request do not fit on the device
+            culprits = list(self.scheduler.waiting)[:1] or list(self.scheduler.running)
+            return [event for seq in culprits for event in self._fail(seq, error)]
         try:
             new_tokens = self.runner.run(batch)
         except Exception as error:
@@ -201,9 +200,9 @@ class EngineCore:
         if isinstance(prompt, str):
             token_ids = list(self.tokenizer(prompt)["input_ids"])
         elif prompt and isinstance(prompt[0], ChatMessage):
-            token_ids = chat_token_ids(self.tokenizer, prompt)  # type: ignore[arg-type]
+            token_ids = chat_token_ids(self.tokenizer, prompt)
         else:
-            token_ids = list(prompt)  # type: ignore[arg-type]
+            token_ids = list(prompt)
         if not token_ids:
             raise ConfigError(f"prompt {prompt!r} is empty; give at least one token")
         if wrong := [t for t in token_ids if not (isinstance(t, int) and 0 <= t < self.vocab_size)]:
@@ -222,7 +221,8 @@ class EngineCore:
         longest = min(config.max_model_len or loaded.max_position, loaded.max_position)
         if config.max_model_len and config.max_model_len > loaded.max_position:
             raise ConfigError(
-                f"max_model_len = {config.max_model_len} is over the {loaded.max_position} tokens this model was made for"
+                f"max_model_len = {config.max_model_len} is over the {loaded.max_position} tokens this model was made "
+                "for; lower it, or leave it out"
             )
         wanted = config.max_num_seqs * -(-longest // config.block_size)
         available = config.kv_cache_bytes

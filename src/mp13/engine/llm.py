@@ -115,7 +115,9 @@ class LLM:
 def engine_config(model: str | Path, options: dict[str, Any]) -> EngineConfig:
     """Raises ConfigError for an option that does not exist."""
     if unknown := options.keys() - EngineConfig.__dataclass_fields__.keys():
-        raise ConfigError(f"unknown option {sorted(unknown)[0]!r}; known are {', '.join(EngineConfig.__dataclass_fields__)}")
+        raise ConfigError(
+            f"unknown option {sorted(unknown)[0]!r}; known are {', '.join(EngineConfig.__dataclass_fields__)}"
+        )
     return EngineConfig(model=str(model), **options)
 
 

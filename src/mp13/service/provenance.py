@@ -9,6 +9,7 @@ import mp13
 from mp13.engine.request import RequestOutput
 from mp13.service.schema import EngineConfig, Provenance, SamplingParams, UsedAdapter
 
+
 class EngineDescription(Protocol):
     """What an engine says of itself: what its `auto` settings became, and the digests of what it loaded."""
 
@@ -31,7 +32,7 @@ class EngineDescription(Protocol):
 def compose(
     engine: EngineDescription, config: EngineConfig, sampling: SamplingParams, output: RequestOutput
 ) -> Provenance:
-    """`sampling` is what was asked, `output` says what was used. May block until the base is hashed: call it from a thread."""
+    """`sampling` is what was asked, `output` what was used. May wait for the base's hash: call it from a thread."""
     return Provenance(
         model=engine.model,
         base_digest=engine.base_digest,

@@ -50,7 +50,7 @@ class AttentionMetadata:
 
 
 def causal_mask(query_len: int, context_len: int, window: int | None, device: torch.device) -> torch.Tensor:
-    """(query_len, context_len) bool, aligned at the lower right: the last query sees every key, or the last `window`."""
+    """(query_len, context_len) bool, aligned at the lower right: the last query sees all keys, or the last `window`."""
     queries = torch.arange(context_len - query_len, context_len, device=device)[:, None]
     keys = torch.arange(context_len, device=device)
     seen = keys <= queries

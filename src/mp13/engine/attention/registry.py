@@ -48,6 +48,7 @@ def choose_attention(name: str, *, needs_softcap: bool) -> AttentionChoice:
         )  # fmt: skip
     elif needs_softcap and name in _WITHOUT_SOFTCAP:
         raise UnsupportedError(
-            f"attn_implementation = {name!r} cannot cap attention scores as this model needs; choose 'reference' or 'auto'"
+            f"attn_implementation = {name!r} cannot cap attention scores, which this model needs; "
+            "choose 'reference' or 'auto'"
         )
     return AttentionChoice(name, reason, import_module(_BACKENDS[name]).paged_attention)

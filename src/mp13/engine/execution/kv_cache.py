@@ -1,4 +1,4 @@
-"""The KV cache's memory: how many blocks fit, and the tensors themselves. Who owns a block is the block pool's business."""
+"""The KV cache's memory: how many blocks fit, and the tensors themselves. Who owns a block, the block pool knows."""
 
 import math
 from dataclasses import dataclass

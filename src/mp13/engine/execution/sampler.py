@@ -35,7 +35,7 @@ def uniform(seed: int, position: int) -> float:
 
 
 def _draw(logits: torch.Tensor, seqs: list[Sequence]) -> list[int]:
-    """logits: (R, vocab_size) float32. Temperature, top_k, top_p, min_p, then the inverse of the cumulated distribution."""
+    """logits: (R, vocab_size) float32. Temperature, top_k, top_p, min_p, then the cumulated distribution inverted."""
     float32 = torch.finfo(torch.float32)
     temperature = _column([min(max(seq.params.temperature, float32.tiny), float32.max) for seq in seqs], logits)
     probs = ((logits - logits.amax(-1, keepdim=True)) / temperature).softmax(-1)
@@ -63,7 +63,7 @@ def _keep_top_k(probs: torch.Tensor, top_k: list[int]) -> torch.Tensor:
 
 
 def _keep_top_p(probs: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
-    """Keep each row's smallest set of likeliest tokens whose mass reaches top_p (nucleus sampling, Holtzman et al. 2020)."""
+    """Keep each row's fewest likeliest tokens whose mass reaches top_p (nucleus sampling, Holtzman et al. 2020)."""
     values, order = probs.sort(dim=-1, descending=True, stable=True)
     mass_before = values.cumsum(-1) - values
     reached = (mass_before >= top_p * values.sum(-1, keepdim=True)) & (top_p < 1)

@@ -34,7 +34,9 @@ class AdaptedLinear(nn.Module):
         self._context = context
         # The rank axis: column c of part p is row c * num_parts + p, so a range of columns is a contiguous slice.
         self._lora_a: torch.Tensor | None = None  # (columns * num_parts, in_features)
-        self._lora_b: torch.Tensor | None = None  # (columns * num_parts, out_features): B transposed, 0 outside its part
+        self._lora_b: torch.Tensor | None = (
+            None  # (columns * num_parts, out_features): B transposed, 0 outside its part
+        )
 
     @property
     def in_features(self) -> int:
@@ -72,9 +74,9 @@ class AdaptedLinear(nn.Module):
             if not pairs:
                 return
             rows = num_columns * self.num_parts
-            like = {"dtype": self.base.adapter_dtype, "device": self.base.device}
-            self._lora_a = torch.zeros(rows, self.in_features, **like)
-            self._lora_b = torch.zeros(rows, self.out_features, **like)
+            dtype, device = self.base.adapter_dtype, self.base.device
+            self._lora_a = torch.zeros(rows, self.in_features, dtype=dtype, device=device)
+            self._lora_b = torch.zeros(rows, self.out_features, dtype=dtype, device=device)
         a = self._lora_a.view(-1, self.num_parts, self.in_features)[start:stop]
         b = self._lora_b.view(-1, self.num_parts, self.out_features)[start:stop]
         a.zero_()

@@ -36,7 +36,7 @@ class Decoder(nn.Module):
         )
         self.norm = RMSNorm(read("model.norm.weight"), config.norm_eps)
         self.head = base_weight(self.embedding.data if config.tie_embeddings else read("lm_head.weight"))
-        self.register_buffer("inv_freq", rope_inv_freq(config.rope, config.head_dim).to(self.embedding.device))
+        self.inv_freq = rope_inv_freq(config.rope, config.head_dim).to(self.embedding.device)  # (head_dim / 2,)
         self.targets = _targets(self.layers)
 
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -150,7 +150,7 @@ def rope_inv_freq(rope: RopeConfig, head_dim: int) -> torch.Tensor:
 def rope_tables(
     positions: torch.Tensor, inv_freq: torch.Tensor, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin of every token's angles, (T, 1, head_dim) each; the first half of sin carries rotation's minus sign."""
+    """cos and sin of each token's angles, (T, 1, head_dim); the first half of sin carries the rotation's minus sign."""
     angles = positions[:, None, None].float() * inv_freq  # (T, 1, head_dim / 2)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat([cos, cos], -1).to(dtype), torch.cat([-sin, sin], -1).to(dtype)

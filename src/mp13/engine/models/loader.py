@@ -82,7 +82,7 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
 
 
 def choose_device(name: str) -> torch.device:
-    """"auto" is the first CUDA GPU, else the CPU.
+    """ "auto" is the first CUDA GPU, else the CPU.
 
     Raises:
         ConfigError: no such device here.
@@ -98,7 +98,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def _choose_dtype(name: str, text_config: Any, device: torch.device) -> torch.dtype:
-    """"auto" is the checkpoint's own; on the CPU bfloat16 stands in for float16, which is slow there."""
+    """ "auto" is the checkpoint's own; on the CPU bfloat16 stands in for float16, which is slow there."""
     if name != "auto":
         named: torch.dtype = getattr(torch, name)
         return named

@@ -18,7 +18,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def model_folder(model: str, on_progress: OnProgress) -> Path:
-    """The folder of `model`: itself, or where the Hugging Face cache keeps the repository of that id (fetched if needed).
+    """The folder of `model`: itself, or the Hugging Face cache's copy of the repository of that id, fetched if needed.
 
     Raises:
         ModelError: there is no such folder, or the Hub cannot give the repository.
@@ -27,7 +27,9 @@ def model_folder(model: str, on_progress: OnProgress) -> Path:
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise ModelError(f"model {model!r} is a file; give a folder in Hugging Face format, or a Hub id such as org/name")
+        raise ModelError(
+            f"model {model!r} is a file; give a folder in Hugging Face format, or a Hub id such as org/name"
+        )
     if not _HUB_ID.fullmatch(model):
         raise ModelError(f"model {model!r} is no folder here and no Hub id; give a folder, or an id such as org/name")
     from huggingface_hub import snapshot_download

@@ -74,6 +74,7 @@ class ConversationScreen(Screen[None]):
         self._status = StatusLine()
         self._dialogue = Dialogue(self._transcript)
         self._answered: Entry | None = None  # what is being answered
+        self._offers_stop = False
 
     def compose(self) -> ComposeResult:
         yield self._transcript
@@ -87,7 +88,7 @@ class ConversationScreen(Screen[None]):
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
-        self._worker = self.run_worker(self._converse())
+        self._worker = self.run_worker(self._converse)
 
     async def on_unmount(self) -> None:
         """Leave nothing behind: a running answer is kept, and the engine let go, before the app ends."""
@@ -138,7 +139,7 @@ class ConversationScreen(Screen[None]):
                 self._prompt.offer(entry.text)
             case CommandDone(entry, result):
                 await self._command_done(entry, result)
-        self.refresh_bindings()
+        self._offer_stop()
 
     async def _opened(self, session: ChatSession) -> None:
         self._session = session
@@ -189,10 +190,15 @@ class ConversationScreen(Screen[None]):
         if text is not None:
             waiting = not self._conductor.is_idle
             await self._dialogue.send(self._conductor.submit(text), waiting)
+            self._offer_stop()
+
+    def _offer_stop(self) -> None:
+        """Let the footer show Esc while there is something to stop; it is drawn anew, so not with every token."""
+        if self._offers_stop != self._conductor.is_busy:
+            self._offers_stop = self._conductor.is_busy
             self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Esc stands in the footer only while there is something to stop."""
         return self._completion.is_open or self._conductor.is_busy if action == "stop" else True
 
     def action_stop(self) -> None:
