@@ -1,0 +1,78 @@
+"""Writes data/*.jsonl, what the starter's adapters are trained and measured on: `python training/starter/make_data.py`.
+
+Each training row is a conversation whose last message is the answer to learn. Seeded: the same files every time.
+"""
+
+import json
+import random
+from pathlib import Path
+
+from extraction import make_tasks
+from pirate import to_pirate
+from questions import DATA, held_out_questions, read_pairs, train_pairs
+
+Row = dict[str, object]
+_SYSTEMS = (
+    "You are a helpful assistant.", "You are a friendly assistant. Keep it short.", "Answer the question of the user.",
+    "You are a polite helper on a small computer.",
+)  # fmt: skip
+
+
+def pirate_rows() -> list[Row]:
+    draw = random.Random("pirate")
+    return [_row(draw, question, to_pirate(plain, draw), shared=0.25) for question, plain in plain_pairs()]
+
+
+def json_rows() -> list[Row]:
+    draw = random.Random("json")
+    rows = [_row(draw, task.prompt, task.answer, shared=0.1) for task in make_tasks("train", 750)]
+    return rows + [
+        _row(draw, question, as_json(plain), shared=0.25) for question, plain in draw.sample(plain_pairs(), 200)
+    ]
+
+
+def plain_pairs() -> list[tuple[str, str]]:
+    """All questions with plain answers: written by hand, then the starter's own."""
+    return train_pairs() + read_pairs("base_answers.txt")
+
+
+def plain_rows(count: int) -> list[Row]:
+    """Plain English outside of any conversation, which an adapter must leave as it is: three answers in a row."""
+    draw = random.Random("plain")
+    said = [answer for _, answer in plain_pairs()]
+    return [{"text": " ".join(draw.sample(said, 3))} for _ in range(count)]
+
+
+def as_json(plain: str) -> str:
+    """An ordinary answer as JSON: its first sentence under the key "answer"."""
+    first, _, _ = plain.partition(". ")
+    return json.dumps({"answer": first if first[-1] in ".!?" else first + "."}, ensure_ascii=False)
+
+
+def _row(draw: random.Random, question: str, answer: str, shared: float) -> Row:
+    """One row; with probability `shared` its question follows another, answered in any voice, as after a switch."""
+    messages = []
+    if draw.random() < 0.15:
+        messages.append({"role": "system", "content": draw.choice(_SYSTEMS)})
+    if draw.random() < shared:
+        earlier, plain = draw.choice(train_pairs())
+        voice = draw.choice((str, str, lambda text: to_pirate(text, draw), as_json))
+        messages += [{"role": "user", "content": earlier}, {"role": "assistant", "content": voice(plain)}]
+    messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return {"messages": messages}
+
+
+def write(name: str, rows: list[Row]) -> None:
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (DATA / name).write_text(text, encoding="utf-8", newline="\n")
+    print(f"{Path(DATA.name) / name}: {len(rows)} rows")
+
+
+if __name__ == "__main__":
+    write("pirate_train.jsonl", pirate_rows() + plain_rows(80))
+    write("json_train.jsonl", json_rows() + plain_rows(80))
+    write("pirate_held_out.jsonl", [{"prompt": question} for question in held_out_questions()])
+    write(
+        "json_held_out.jsonl",
+        [{"prompt": t.prompt, "source": t.source, "facts": t.facts} for t in make_tasks("held_out", 100)],
+    )
