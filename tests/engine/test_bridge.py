@@ -162,7 +162,7 @@ def test_linears_share_the_weights_of_those_they_replace(tmp_path: Path) -> None
     linear = bridged.targets["model.layers.1.mlp.down_proj"].linear
     assert isinstance(linear, AdaptedLinear)
     assert linear is model.model.layers[1].mlp.down_proj
-    assert linear.weight.data_ptr() == weight
+    assert linear.base.weight.data_ptr() == weight
 
 
 def test_adapters_go_on_every_linear_that_sees_all_tokens_and_on_no_expert(tmp_path: Path) -> None:

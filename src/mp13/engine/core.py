@@ -75,7 +75,7 @@ class EngineCore:
             max_loras=config.max_loras,
             max_cpu_loras=config.max_cpu_loras,
             max_rank=config.max_lora_rank,
-            dtype=loaded.dtype,
+            dtype=loaded.activation_dtype,
             model=config.model,
         )
         self.runner = ModelRunner(
@@ -83,14 +83,16 @@ class EngineCore:
             loaded.context,
             self.adapters.slots.columns_of,
             block_size=config.block_size,
-            dtype=loaded.dtype,
+            dtype=loaded.activation_dtype,
             device=loaded.device,
             eos_token_ids=loaded.eos_token_ids,
         )
         on_progress("cache", None)
         num_blocks, self.max_model_len = self._size_cache(loaded)
         self.runner.use_cache(
-            allocate_kv_cache(loaded.model.cache_shape, num_blocks, config.block_size, loaded.dtype, loaded.device)
+            allocate_kv_cache(
+                loaded.model.cache_shape, num_blocks, config.block_size, loaded.activation_dtype, loaded.device
+            )
         )
         self.pool = BlockPool(num_blocks, config.block_size, config.enable_prefix_caching)
         self.scheduler = Scheduler(
@@ -217,7 +219,7 @@ class EngineCore:
     def _size_cache(self, loaded: LoadedModel) -> tuple[int, int]:
         """Number of blocks, and the longest sequence."""
         config, shape = self.config, loaded.model.cache_shape
-        per_block = block_bytes(shape, config.block_size, loaded.dtype)
+        per_block = block_bytes(shape, config.block_size, loaded.activation_dtype)
         longest = min(config.max_model_len or loaded.max_position, loaded.max_position)
         if config.max_model_len and config.max_model_len > loaded.max_position:
             raise ConfigError(

@@ -38,13 +38,19 @@ class Dialogue:
         self._answers[entry].feed(text)
 
     async def end(self, entry: Entry, turn: Turn | None, note: str = "") -> None:
-        """The answer is over. `turn` is what was stored of it; `note` says why it is not whole."""
-        del self._sent[entry]
-        await self._answers.pop(entry).finish(turn, note)
+        """It is over. `turn` is what was stored of the answer; `note` says why it is not whole.
+
+        An entry may end twice, when it is stopped while its last event is on the way: the first end counts.
+        """
+        if (answer := self._answers.pop(entry, None)) is not None:
+            del self._sent[entry]
+            await answer.finish(turn, note)
+        elif entry in self._sent:
+            await self.settle(entry, f"{entry.text}: {note}")
 
     async def fail(self, entry: Entry, reason: str, partial: Turn | None) -> None:
         """Say why, under what was sent and what came of it."""
-        row: Question | Answer | Notice = self._sent.pop(entry)
+        row: Row | None = self._sent.pop(entry, None)
         if isinstance(row, Question):
             row.set_waiting(False)
         answer = self._answers.pop(entry, None)

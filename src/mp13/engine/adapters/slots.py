@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 import torch
 
 from mp13.engine.adapters.adapter_file import LoadedAdapter
-from mp13.engine.linear.adapted_linear import AdaptedLinear, LoraPair
+from mp13.engine.linear.adapted_linear import AdaptedLinear
+from mp13.engine.linear.lora_stack import LoraPair
 from mp13.engine.models.interface import AdapterTarget
 from mp13.engine.scheduling.sequence import AdapterWeights
 

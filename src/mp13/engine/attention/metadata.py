@@ -17,6 +17,7 @@ class AttentionMetadata:
     slot_mapping: torch.Tensor  # (T,) int64: block * block_size + offset, where each new token's K and V go
     block_tables: torch.Tensor  # (B, max_blocks) int64, padded with a block of the same sequence
     block_size: int
+    first_of_run: int | None = None  # of a lone decode whose blocks lie one after the other: the first of them
     _masks: dict[tuple[int, int | None], torch.Tensor] = field(default_factory=dict)
 
     @property

@@ -29,9 +29,14 @@ def _decode(
 ) -> torch.Tensor:
     batch, num_heads, head_dim = q.shape
     num_kv_heads = k_cache.shape[2]
-    blocks = meta.block_tables[:batch, : meta.num_decode_blocks].flatten()
-    k = k_cache.index_select(0, blocks).view(batch, -1, num_kv_heads, head_dim).transpose(1, 2)  # (B, KV heads, n, D)
-    v = v_cache.index_select(0, blocks).view(batch, -1, num_kv_heads, head_dim).transpose(1, 2)
+    num_blocks = meta.num_decode_blocks
+    if (first := meta.first_of_run) is not None:  # the usual case of one chat: no copy of its history
+        k, v = k_cache[first : first + num_blocks], v_cache[first : first + num_blocks]
+    else:
+        blocks = meta.block_tables[:batch, :num_blocks].flatten()
+        k, v = k_cache.index_select(0, blocks), v_cache.index_select(0, blocks)
+    k = k.view(batch, -1, num_kv_heads, head_dim).transpose(1, 2)  # (B, KV heads, n, D)
+    v = v.view(batch, -1, num_kv_heads, head_dim).transpose(1, 2)
     # The query heads that share a KV head become its queries: no key is copied for grouped-query attention.
     q = q.view(batch, num_kv_heads, num_heads // num_kv_heads, head_dim)
     mask = None

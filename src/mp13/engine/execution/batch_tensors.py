@@ -40,6 +40,7 @@ def batch_tensors(batch: Batch, block_size: int, device: torch.device) -> BatchT
         slot_mapping=ints[2],
         block_tables=torch.tensor(tables, device=device),
         block_size=block_size,
+        first_of_run=_first_of_run(batch),
     )
     row_tensor = torch.tensor(rows, dtype=torch.int64, device=device)
     return BatchTensors(ints[0], ints[1], row_tensor, new_blocks, attention)
@@ -49,3 +50,10 @@ def _slots(row: ScheduledSequence, block_size: int) -> list[int]:
     """Cache slot of each new token: block * block_size + offset."""
     table, start = row.seq.block_table, row.seq.num_computed_tokens
     return [table[p // block_size] * block_size + p % block_size for p in range(start, start + row.num_new_tokens)]
+
+
+def _first_of_run(batch: Batch) -> int | None:
+    if len(batch.rows) != 1 or batch.rows[0].num_new_tokens != 1:
+        return None
+    table = batch.rows[0].seq.block_table
+    return table[0] if table == list(range(table[0], table[0] + len(table))) else None

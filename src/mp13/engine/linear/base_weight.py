@@ -45,18 +45,17 @@ class PackedHalfWeight(BaseWeight):
 
 def base_weight(weight: torch.Tensor, bias: torch.Tensor | None = None) -> BaseWeight:
     """weight: (out_features, in_features), bias: (out_features,) or None, in the faster form for where they are."""
-    slow = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and not has_fast_bfloat16()
-    if slow and _can_pack() and weight.abs().max() <= _LARGEST_HALF:
+    if packs(weight.dtype, weight.device) and weight.abs().max() <= _LARGEST_HALF:
         return PackedHalfWeight(weight, bias)
     return DenseWeight(weight, bias)
 
 
-@cache
-def has_fast_bfloat16() -> bool:
-    """Whether torch has bfloat16 matrix products for this CPU."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def packs(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether weights of this kind are packed here. Their products are float32, so activations are best left so."""
+    return device.type == "cpu" and dtype == torch.bfloat16 and _packing_pays()
 
 
 @cache
-def _can_pack() -> bool:
-    return torch.backends.quantized.engine in ("fbgemm", "x86")
+def _packing_pays() -> bool:
+    fast_bfloat16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return not fast_bfloat16 and torch.backends.quantized.engine in ("fbgemm", "x86")

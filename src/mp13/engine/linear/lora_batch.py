@@ -41,4 +41,4 @@ def make_lora_batch(
             per_sequence[row, first - start : end - start] = weight
     num_tokens = torch.tensor([n for n, _ in token_rows])
     weights = per_sequence.repeat_interleave(num_tokens, 0).to(device)  # (T, columns)
-    return LoraBatch(start, stop, {p: weights.repeat_interleave(p, 1) for p in part_counts})
+    return LoraBatch(start, stop, {p: weights.repeat(1, p) for p in part_counts})

@@ -22,26 +22,42 @@ from mp13.engine.models.interface import AdapterTarget, CacheShape, ReadTensor
 
 
 class Decoder(nn.Module):
-    """A `CausalModel`. `read` gives a checkpoint tensor by its Hugging Face name, in the wanted dtype and device."""
+    """A `CausalModel`.
+
+    Args:
+        read: gives a checkpoint tensor by its Hugging Face name, in the weights' dtype and on their device.
+        dtype: of the activations and the KV cache.
+    """
 
     def __init__(
-        self, config: DecoderConfig, read: ReadTensor, attend: PagedAttentionFunction, context: StepContext
+        self,
+        config: DecoderConfig,
+        read: ReadTensor,
+        dtype: torch.dtype,
+        attend: PagedAttentionFunction,
+        context: StepContext,
     ) -> None:
         super().__init__()
+        self.dtype = dtype
+
+        def read_vectors_wide(name: str) -> torch.Tensor:
+            tensor = read(name)
+            return tensor.to(dtype) if tensor.ndim == 1 else tensor  # norms and biases act on the activations
+
         self.config = config
         self.cache_shape = CacheShape(config.num_layers, config.num_kv_heads, config.head_dim)
         self.embedding = _frozen(read("model.embed_tokens.weight"))  # (vocab_size, hidden_size)
         self.layers = nn.ModuleList(
-            DecoderLayer(config, index, read, attend, context) for index in range(config.num_layers)
+            DecoderLayer(config, index, read_vectors_wide, attend, context) for index in range(config.num_layers)
         )
-        self.norm = RMSNorm(read("model.norm.weight"), config.norm_eps)
+        self.norm = RMSNorm(read_vectors_wide("model.norm.weight"), config.norm_eps)
         self.head = base_weight(self.embedding.data if config.tie_embeddings else read("lm_head.weight"))
         self.inv_freq = rope_inv_freq(config.rope, config.head_dim).to(self.embedding.device)  # (head_dim / 2,)
         self.targets = _targets(self.layers)
 
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """input_ids, positions: (T,); rows: (R,), the tokens whose logits are wanted -> (R, vocab_size)"""
-        x = F.embedding(input_ids, self.embedding)  # (T, hidden_size)
+        x = F.embedding(input_ids, self.embedding).to(self.dtype)  # (T, hidden_size)
         cos, sin = rope_tables(positions, self.inv_freq, x.dtype)
         for layer in self.layers:
             x = layer(x, cos, sin)
@@ -117,7 +133,7 @@ class MLP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)  # (T, intermediate_size) each
-        return self.down(F.silu(gate) * up)
+        return self.down(F.silu(gate).mul_(up))
 
 
 class RMSNorm(nn.Module):
@@ -158,7 +174,7 @@ def rope_tables(
 
 def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Turn dimension i together with i + head_dim / 2 by the token's angle. x: (T, heads, head_dim)"""
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
 
 
 def packed_linear(names: list[str], read: ReadTensor, has_bias: bool, context: StepContext) -> AdaptedLinear:

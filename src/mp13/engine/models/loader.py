@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoTokenizer
 from mp13.engine.attention.registry import AttentionChoice, choose_attention
 from mp13.engine.config import EngineConfig
 from mp13.engine.context import StepContext
+from mp13.engine.linear.base_weight import packs
 from mp13.engine.models.decoder import Decoder
 from mp13.engine.models.decoder_config import decoder_config
 from mp13.engine.models.interface import CausalModel
@@ -28,7 +29,8 @@ class LoadedModel:
     model_type: str
     model_impl: str
     attention: AttentionChoice
-    dtype: torch.dtype
+    dtype: torch.dtype  # of the weights
+    activation_dtype: torch.dtype  # of what is computed and cached
     device: torch.device
     max_position: int
     vocab_size: int
@@ -54,9 +56,14 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
     attention = choose_attention(config.attn_implementation, needs_softcap=needs_softcap(hf_config))
     context = StepContext()
     model: CausalModel
+    activation_dtype = dtype
+    notes = [f"model_impl {impl}: {impl_reason}", f"attention {attention.name}: {attention.reason}"]
     if impl == "native":
+        if packs(dtype, device):
+            activation_dtype = torch.float32
+            notes.append("arithmetic float32: this CPU has no bfloat16 instructions; the weights stay at 16 bits")
         with Checkpoint(folder, dtype, device, on_progress) as checkpoint:
-            model = Decoder(decoder_config(hf_config), checkpoint.read, attention.function, context)
+            model = Decoder(decoder_config(hf_config), checkpoint.read, activation_dtype, attention.function, context)
     else:
         from mp13.engine.models.transformers_bridge import TransformersModel
 
@@ -73,11 +80,12 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
         model_impl=impl,
         attention=attention,
         dtype=dtype,
+        activation_dtype=activation_dtype,
         device=device,
         max_position=getattr(text_config, "max_position_embeddings", None) or 2048,
         vocab_size=text_config.vocab_size,
         eos_token_ids=_eos_token_ids(folder, hf_config, tokenizer),
-        notes=(f"model_impl {impl}: {impl_reason}", f"attention {attention.name}: {attention.reason}"),
+        notes=tuple(notes),
     )
 
 

@@ -128,7 +128,7 @@ class ConversationScreen(Screen[None]):
                 await self._dialogue.end(self._answered, turn)
                 self._tell_cost(turn)
             case AnswerStopped(entry, partial):
-                await self._dialogue.end(entry, partial, "stopped before the first word")
+                await self._dialogue.end(entry, partial, "stopped")
                 self._tell(loading=None)
             case EntryFailed(entry, reason, partial):
                 await self._dialogue.fail(entry, reason, partial)
@@ -228,6 +228,11 @@ class ConversationScreen(Screen[None]):
 
     def _suggest(self, line: str) -> list[Suggestion]:
         return suggestions(self._session, line) if self._session is not None else []
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the engine is up (or has failed) and everything sent is settled."""
+        return self._conductor.is_idle
 
     def write(self, text: str) -> None:
         """Put `text` in the prompt, for the reader to go on."""

@@ -15,8 +15,8 @@ from textual.widgets import Static
 
 from mp13.chat.tui.widgets.turns import Answer, Notice, Question, Row
 
-PAGE = 24  # rows that come at once
-LIMIT = 60  # rows in the window, more on a very tall screen; a thousand widgets would make every key slow
+PAGE = 16  # rows that come at once
+LIMIT = 40  # rows in the window, more on a very tall screen: every key and flush lays all of them out
 
 Drawing = Callable[[], Row]
 

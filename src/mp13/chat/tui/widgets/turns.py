@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from textual.widgets.markdown import MarkdownStream
 
     from mp13.chat.conversation.turn import Turn
-FLUSHES_PER_SECOND = 15
+FLUSHES_PER_SECOND = 10  # a flush lays the screen out anew: more would take the CPU from an engine that shares it
 Kind = Literal["info", "error", "waiting"]
 
 
