@@ -1,0 +1,90 @@
+"""The screen over the real session and store, with a scripted engine behind them."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from mp13.chat.conversation.session import ChatSession
+from mp13.chat.settings.load import load_settings
+from mp13.service.client import EngineGone
+from tests.fakes.fake_adapter import make_adapter
+from tests.fakes.fake_client import FakeHost
+from tests.tui.conftest import chatting
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    (tmp_path / "model").mkdir()
+    return str(tmp_path / "model")
+
+
+def opened(host: FakeHost, model: str, resume: str | None = None) -> ChatSession:
+    return ChatSession.open(load_settings({"model": model}), resume, connect=host)  # type: ignore[arg-type]
+
+
+class TestRealSession:
+    async def test_a_conversation_under_two_adapters_and_their_mix_is_resumed_with_its_badges(self, model: str) -> None:
+        make_adapter("pirate")
+        make_adapter("json")
+        host = FakeHost(["Arr, ", "matey!"], ['{"sea": ', "true}"], ["Both."])
+        async with chatting(opened(host, model), size=(80, 40)) as chat:
+            for mix, text in (("pirate", "one"), ("json", "two"), ("pirate:0.5+json:0.5", "three")):
+                await chat.say(f"/adapter {mix}")
+                await chat.say(text)
+            await chat.sees("Arr, matey!", '{"sea": true}', "Both.", "●● json:0.5+pirate:0.5 · 38 tok/s · 12 cached")
+            assert "/512 ctx" in chat.status
+        async with chatting(opened(FakeHost(), model, "latest"), size=(80, 40)) as chat:
+            await chat.sees("one", "● pirate · 38 tok/s", "● json · 38 tok/s", "●● json:0.5+pirate:0.5 · 38 tok/s")
+            assert "json:0.5+pirate:0.5" in chat.status
+        assert [request.adapters for request in host.requests] == ["pirate", "json", "json:0.5+pirate:0.5"]
+
+    async def test_an_answer_stopped_with_esc_is_kept(self, model: str) -> None:
+        host = FakeHost(["The half", asyncio.Event()])
+        async with chatting(opened(host, model)) as chat:
+            await chat.send("go")
+            await chat.sees("The half")
+            await chat.press("escape")
+            await chat.sees("The half", "base · stopped")
+        async with chatting(opened(FakeHost(), model, "latest")) as chat:
+            await chat.sees("The half", "base · stopped")
+
+    async def test_after_the_engine_died_in_an_answer_the_next_prompt_starts_another(self, model: str) -> None:
+        host = FakeHost(["The half", EngineGone("the engine process has ended; send the prompt again")], ["Back."])
+        async with chatting(opened(host, model)) as chat:
+            await chat.say("go")
+            await chat.sees("The half", "base · stopped", "the engine process has ended")
+            await chat.say("again")
+            await chat.sees("Back.", "base · 38 tok/s")
+        assert len(host.clients) == 2
+
+    async def test_an_engine_that_cannot_load_leaves_a_chat_that_can_be_typed_in(self, tmp_path: Path) -> None:
+        (tmp_path / "broken").mkdir()
+        async with chatting(opened(FakeHost(), str(tmp_path / "broken"))) as chat:
+            await chat.sees("it has no weights; choose another model", "no engine")
+            await chat.press("x")
+            assert chat.prompt.text == "x"
+
+    async def test_an_adapter_that_does_not_fit_leaves_the_one_before_it(self, model: str) -> None:
+        make_adapter("pirate")
+        make_adapter("strange", content="unfit")
+        make_adapter("other", content="foreign")
+        async with chatting(opened(FakeHost(), model)) as chat:
+            await chat.say("/adapter pirate")
+            await chat.say("/adapter strange")
+            await chat.sees("'strange' does not fit this model")
+            assert "● pirate" in chat.status
+            await chat.say("/adapter other")
+            await chat.sees("other: of another base")
+
+    async def test_a_prompt_waits_for_the_engine_and_esc_gives_it_back(self, model: str) -> None:
+        gate = asyncio.Event()
+        async with chatting(opened(FakeHost(["Hello."], waits=gate), model), ready=False) as chat:
+            await chat.sees("reading weights", "50%")
+            await chat.send("hi")
+            await chat.sees("waiting")
+            await chat.press("escape")
+            await chat.until(lambda: chat.prompt.text == "hi")
+            await chat.press("enter")
+            gate.set()
+            await chat.sees("Hello.")
