@@ -86,8 +86,15 @@ def wizard() -> None:
                 "nothing is configured and there is no terminal to ask on; every setting has a default "
                 f"(`mp13config show`); to change one, write a line `key = value` into {config_file()}"
             )
-        written = ask_all(lambda text, default: str(typer.prompt(text, default=default)), complain)
+        written = ask_all(_ask, complain)
         print(printable(f"written to {written}; `mp13config doctor` examines the machine, `mp13chat` starts the chat"))
+
+
+def _ask(question: str, default: str) -> str:
+    try:
+        return str(typer.prompt(question, default=default))
+    except typer.Abort:  # what Typer makes of Ctrl-C
+        raise KeyboardInterrupt from None
 
 
 def main() -> None:

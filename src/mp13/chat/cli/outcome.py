@@ -5,8 +5,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import typer
-
 from mp13.chat.text import printable
 from mp13.errors import ConfigError, MixError, Mp13Error, UnsupportedError
 
@@ -22,12 +20,12 @@ def outcome(program: str) -> Iterator[None]:
         sys.stdout.flush()
     except Mp13Error as error:
         complain(f"{program}: {error}")
-        raise typer.Exit(USAGE if isinstance(error, _USAGE_ERRORS) else FAILURE) from None
-    except (KeyboardInterrupt, typer.Abort):
-        raise typer.Exit(INTERRUPTED) from None
+        raise SystemExit(USAGE if isinstance(error, _USAGE_ERRORS) else FAILURE) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:  # `mp13chat -p … | head -1`; Python would complain again when it flushes at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(FAILURE) from None
+        raise SystemExit(FAILURE) from None
 
 
 def complain(text: str) -> None:
