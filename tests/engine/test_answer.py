@@ -195,6 +195,8 @@ def test_an_aborted_answer_keeps_the_text_that_was_held_back() -> None:
 
 
 def test_the_tokenizer_is_the_one_the_tests_think_it_is() -> None:
-    assert tuple(
-        TOKENIZER.convert_tokens_to_ids(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-    ) == (END_OF_TEXT, IM_START, IM_END)
+    assert tuple(TOKENIZER.convert_tokens_to_ids(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])) == (
+        END_OF_TEXT,
+        IM_START,
+        IM_END,
+    )

@@ -101,8 +101,11 @@ def test_what_tests_benchmarks_and_training_import_comes_with_the_dev_extra() ->
 def distributions_imported_by(files: list[Path]) -> set[str]:
     """The installed distributions whose modules `files` import; a module that lies beside its importer is none."""
     distributions = metadata.packages_distributions()
-    beside = {"mp13", "tests", "benchmarks"} | {neighbour.stem for path in files for neighbour in path.parent.glob("*.py")}
-    foreign = {name for path in files for name in imports(path)} - sys.stdlib_module_names - beside
+    beside = {"mp13", "tests", "benchmarks"} | {
+        neighbour.stem for path in files for neighbour in path.parent.glob("*.py")
+    }
+    foreign = {name for path in files for name in imports(path)} - sys.stdlib_module_names
+    foreign -= beside | {"mp13", "tests", "benchmarks"}
     return {normalized(distributions.get(name, [name])[0]) for name in foreign}
 
 
