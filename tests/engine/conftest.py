@@ -9,12 +9,13 @@ from mp13.library.starter import install_starter, starter_dir, starter_ready
 
 
 @pytest.fixture(scope="session")
-def starter_model(pytestconfig: pytest.Config) -> Path:
+def starter_model(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its folder: the developer's own if it is there, else one that pytest's cache keeps from run to run."""
     if starter_ready():
         return starter_dir()
+    cache = getattr(pytestconfig, "cache", None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MP13_DATA_DIR", str(pytestconfig.cache.mkdir("starter")))  # type: ignore[union-attr]
+        patch.setenv("MP13_DATA_DIR", str(cache.mkdir("starter") if cache else tmp_path_factory.mktemp("starter")))
         try:
             return install_starter()
         except ModelError as error:

@@ -290,6 +290,7 @@ def test_a_digest_is_of_the_content(world: World, tmp_path: Path, spoiled: Path)
     change_tensors(spoiled, lambda tensors: tensors[f"{Q0}.lora_A.weight"].add_(1))
     digests.add(world.llm.load_adapter(spoiled, "copy").digest)
     assert len(digests) == 3
+    assert len(world.llm._core.adapters._by_digest) == 2  # what was replaced is forgotten
     world.llm.unload_adapter("copy")
 
 

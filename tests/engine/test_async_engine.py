@@ -289,11 +289,12 @@ async def test_closing_ends_running_answers_and_refuses_new_ones(folder: Path) -
             assert isinstance(last, FinishEvent) and last.output.finish_reason == "abort"
     assert not engine._thread.is_alive()
     assert engine._core.pool.num_free == engine._core.pool.num_blocks
-    with pytest.raises(Mp13Error, match="the engine is closed"):
-        await anext(engine.generate(PROMPTS[0]))
-    with pytest.raises(Mp13Error, match="the engine is closed"):
-        await engine.load_adapter(folder / "a")
-    await engine.close()
+    async with asyncio.timeout(20):
+        with pytest.raises(Mp13Error, match="the engine is closed"):
+            await anext(engine.generate(PROMPTS[0]))
+        with pytest.raises(Mp13Error, match="the engine is closed"):
+            await engine.load_adapter(folder / "a")
+        await engine.close()
 
 
 async def test_requests_handed_in_while_it_closes_all_get_an_end(folder: Path) -> None:

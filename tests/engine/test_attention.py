@@ -18,6 +18,10 @@ from mp13.engine.attention import reference, reference_backend, sdpa
 from mp13.engine.attention.metadata import AttentionMetadata, causal_mask
 from mp13.engine.attention.reference import attend, flash_attn_varlen_func, store_kvcache
 from mp13.engine.attention.registry import AttentionSpec, choose_attention
+from mp13.engine.execution.batch_tensors import BatchTensors, batch_tensors
+from mp13.engine.request import SamplingParams
+from mp13.engine.scheduling.batch import Batch, ScheduledSequence
+from mp13.engine.scheduling.sequence import Sequence
 from mp13.errors import UnsupportedError
 
 HEAD_DIM = 16
@@ -80,7 +84,7 @@ def packed(
         query_lens=[new for new, _ in lens],
         context_lens=[context for _, context in lens],
         slot_mapping=torch.tensor(slots),
-        block_tables=torch.tensor([table + [0] * (widest - len(table)) for table in tables]),
+        block_tables=torch.tensor([table + table[:1] * (widest - len(table)) for table in tables]),
         block_size=block_size,
     )
     new_k, new_v = (torch.cat([s[i][len(s[i]) - len(s[0]) :] for s in sequences]) for i in (1, 2))
@@ -144,6 +148,45 @@ def test_sdpa_equals_the_reference_over_any_layout(
     spec = AttentionSpec(scale=HEAD_DIM**-0.5, window=window)
     expected = run(step, reference_backend, spec)
     torch.testing.assert_close(run(step, sdpa, spec), expected, atol=1e-5, rtol=1e-5)
+
+
+def decode(num_tokens: int, table: list[int]) -> BatchTensors:
+    """The tensors of a step that computes the last token of one sequence whose blocks are `table`."""
+    seq = Sequence("r", list(range(num_tokens)), SamplingParams())
+    seq.block_table, seq.num_computed_tokens = table, num_tokens - 1
+    return batch_tensors(Batch((ScheduledSequence(seq, 1),)), 4, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("num_tokens", [1, 4, 9, 11])
+def test_a_lone_decode_reads_a_run_of_blocks_as_it_reads_any_others(num_tokens: int, window: int | None) -> None:
+    spec = AttentionSpec(scale=0.3, window=window)
+    k_cache, v_cache = torch.randn(2, 9, 4, 2, HEAD_DIM)
+    q = torch.randn(1, 4, HEAD_DIM)
+    outs = []
+    for table in ([5, 6, 7][: -(-num_tokens // 4)], [8, 0, 3][: -(-num_tokens // 4)]):
+        meta = decode(num_tokens, table).attention
+        assert (meta.first_of_run == 5) == (table[0] == 5) or len(table) == 1
+        for cache in (k_cache, v_cache):  # the same content wherever the blocks lie
+            cache[table] = cache[[5, 6, 7][: len(table)]].clone()
+        outs.append(sdpa.paged_attention(q, k_cache, v_cache, spec, meta))
+        torch.testing.assert_close(outs[-1], reference_backend.paged_attention(q, k_cache, v_cache, spec, meta))
+    torch.testing.assert_close(outs[0], outs[1])
+
+
+def test_the_tensors_of_a_step_say_where_its_tokens_go() -> None:
+    one, two = (Sequence(str(i), list(range(100 * i, 100 * i + 9)), SamplingParams()) for i in range(2))
+    one.block_table, one.num_computed_tokens = [5, 2, 7], 8
+    two.block_table, two.num_computed_tokens = [1, 6], 3
+    tensors = batch_tensors(Batch((ScheduledSequence(one, 1), ScheduledSequence(two, 4))), 4, torch.device("cpu"))
+    assert tensors.input_ids.tolist() == [8, 103, 104, 105, 106]
+    assert tensors.positions.tolist() == [8, 3, 4, 5, 6]
+    assert tensors.rows.tolist() == [0]  # only the first reaches its end
+    assert tensors.new_blocks == [7, 6]  # begun in this step; block 1 holds three tokens already
+    assert tensors.attention.slot_mapping.tolist() == [28, 7, 24, 25, 26]
+    assert tensors.attention.block_tables.tolist() == [[5, 2, 7], [1, 6, 1]]  # filled up with a block of its own
+    assert (tensors.attention.query_lens, tensors.attention.context_lens) == ([1, 4], [9, 7])
+    assert tensors.attention.first_of_run is None
 
 
 @ALL_BACKENDS
