@@ -29,7 +29,7 @@ class DenseWeight(BaseWeight):
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)
 
 
 class PackedHalfWeight(BaseWeight):
@@ -45,9 +45,11 @@ class PackedHalfWeight(BaseWeight):
 
 def base_weight(weight: torch.Tensor, bias: torch.Tensor | None = None) -> BaseWeight:
     """weight: (out_features, in_features), bias: (out_features,) or None, in the faster form for where they are."""
-    if packs(weight.dtype, weight.device) and weight.abs().max() <= _LARGEST_HALF:
+    if not packs(weight.dtype, weight.device):
+        return DenseWeight(weight, bias)
+    if weight.abs().max() <= _LARGEST_HALF:
         return PackedHalfWeight(weight, bias)
-    return DenseWeight(weight, bias)
+    return DenseWeight(weight.float(), None if bias is None else bias.float())
 
 
 def packs(dtype: torch.dtype, device: torch.device) -> bool:

@@ -1,0 +1,52 @@
+"""The base weight of a linear gives the same product in every form it may be kept in."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mp13.engine.linear import base_weight as module
+from mp13.engine.linear.base_weight import DenseWeight, PackedHalfWeight, base_weight
+
+packs_here = torch.backends.quantized.engine in ("fbgemm", "x86")
+
+
+def product(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+    return F.linear(x.float(), weight.float(), None if bias is None else bias.float())
+
+
+@pytest.fixture
+def without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_packing_pays", lambda: True)
+
+
+@pytest.mark.skipif(not packs_here, reason="torch has no FBGEMM here")
+@pytest.mark.usefixtures("without_bfloat16")
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_packed_weight_multiplies_in_float32(rows: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(48, 64).bfloat16(), torch.randn(48).bfloat16()
+    x = torch.randn(rows, 64).to(dtype)
+    packed = base_weight(weight, bias)
+    assert isinstance(packed, PackedHalfWeight)
+    assert packed(x).dtype == dtype
+    expected = product(weight, bias, x)
+    torch.testing.assert_close(packed(x), expected.to(dtype), atol=2e-5 if dtype == torch.float32 else 0.07, rtol=0)
+
+
+@pytest.mark.usefixtures("without_bfloat16")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_weight_too_large_for_float16_is_kept_in_float32(dtype: torch.dtype) -> None:
+    weight = torch.randn(8, 16).bfloat16()
+    weight[0, 0] = 1e5
+    kept = base_weight(weight, torch.ones(8).bfloat16())
+    assert isinstance(kept, DenseWeight)
+    x = torch.randn(3, 16).to(dtype)
+    torch.testing.assert_close(kept(x), product(weight, torch.ones(8), x).to(dtype))
+
+
+def test_other_dtypes_are_kept_as_they_are() -> None:
+    weight = torch.randn(8, 16)
+    kept = base_weight(weight)
+    assert isinstance(kept, DenseWeight)
+    assert kept.weight.data_ptr() == weight.data_ptr()
