@@ -230,6 +230,12 @@ def test_a_request_id_in_use_is_refused(core: EngineCore) -> None:
     run(core)
 
 
+@pytest.mark.parametrize("size", ["4096TiB", "9000000TiB"])
+def test_a_cache_larger_than_the_machine_is_refused_in_a_sentence(folder: Path, size: str) -> None:
+    with pytest.raises(ConfigError, match=r"cpu has no room for a KV cache of [\d,]+ bytes; lower kv_cache_memory"):
+        LLM(folder / "model", kv_cache_memory=size)
+
+
 def test_a_seed_repeats_an_answer_and_without_one_each_is_another(core: EngineCore) -> None:
     def draw(seed: int | None) -> list[int]:
         request_id = core.add([5, 6, 7], SamplingParams(temperature=5.0, max_tokens=12, seed=seed))

@@ -8,6 +8,7 @@ import psutil
 import torch
 
 from mp13.engine.models.interface import CacheShape
+from mp13.errors import ConfigError
 
 _CPU_DEFAULT = 2 * 2**30  # bytes; a laptop has other things to remember
 
@@ -30,8 +31,13 @@ class KVCache:
 def allocate_kv_cache(
     shape: CacheShape, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
 ) -> KVCache:
+    """Raises ConfigError when the device has not so much memory."""
     size = (shape.num_layers, num_blocks, block_size, shape.num_kv_heads, shape.head_dim)
-    return KVCache(*(_zeros(size, dtype, device) for _ in range(2)))
+    try:
+        return KVCache(*(_zeros(size, dtype, device) for _ in range(2)))
+    except (MemoryError, RuntimeError, ValueError, OverflowError):  # torch's and NumPy's ways to say so
+        wanted = num_blocks * block_bytes(shape, block_size, dtype)
+        raise ConfigError(f"{device} has no room for a KV cache of {wanted:,} bytes; lower kv_cache_memory") from None
 
 
 def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
