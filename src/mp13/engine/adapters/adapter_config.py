@@ -20,7 +20,7 @@ _HARMLESS = {
     "megatron_core", "qalora_group_size", "base_model_class", "parent_library", "ensure_weight_tying",
 }  # fmt: skip
 _HANDLED = {"r", "lora_alpha", "use_rslora", "target_modules", "bias", "init_lora_weights"}
-_PLAIN_INITS = (None, True, False, "gaussian", "loftq", "orthogonal", "eva")
+_PLAIN_INITS = (None, True, False, "gaussian", "orthogonal", "eva")
 
 
 @dataclass(frozen=True)
