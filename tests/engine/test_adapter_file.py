@@ -2,9 +2,7 @@
 was loaded before goes on as if nothing had been tried."""
 
 import json
-import math
 import shutil
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,45 +10,22 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from mp13 import LLM, SamplingParams
-from mp13.engine.adapters.adapter_file import load_adapter_file
+from mp13.digests import adapter_digest
 from mp13.errors import AdapterError, MixError
-from tests.engine.tiny_models import LLAMA_LINEARS, tiny_adapter, tiny_model
-
-PROMPT = [5, 40, 7, 81, 200, 13]
-GREEDY = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
-Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
-Change = Callable[[Path], None]
-
-
-class World:
-    """An engine with one good adapter in it, and a copy of that adapter for each test to spoil."""
-
-    def __init__(self, folder: Path) -> None:
-        self.model = tiny_model(folder / "model")
-        self.good = tiny_adapter(folder / "good", self.model, rank=4, seed=1)
-        self.llm = LLM(
-            self.model, dtype="float32", kv_cache_memory="1MiB", max_lora_rank=8, max_loras=2, max_cpu_loras=3
-        )
-        self.llm.load_adapter(self.good)
-        self.answer = self.ask()
-
-    def ask(self) -> list[int]:
-        return self.llm.generate([PROMPT], GREEDY, "good")[0].token_ids
-
-    def refuse(self, folder: Path, name: str | None = "good", kind: type[Exception] = AdapterError) -> str:
-        """The sentence that refuses `folder`, after a look that nothing has changed."""
-        before = self.llm.adapters, self.llm._core.adapters.slots.resident
-        with pytest.raises(kind) as refused:
-            self.llm.load_adapter(folder, name)
-        assert (self.llm.adapters, self.llm._core.adapters.slots.resident) == before
-        assert self.ask() == self.answer
-        sentence = str(refused.value)
-        assert "\n" not in sentence and len(sentence) < 600
-        return sentence
+from tests.engine.adapter_world import (
+    GREEDY,
+    PROMPT,
+    Q0,
+    Change,
+    World,
+    change_config,
+    change_tensors,
+    put,
+)
+from tests.engine.tiny_models import LLAMA_LINEARS, tiny_adapter
 
 
 @pytest.fixture(scope="module")
@@ -63,161 +38,10 @@ def spoiled(world: World, tmp_path: Path) -> Path:
     return Path(shutil.copytree(world.good, tmp_path / "spoiled"))
 
 
-def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
-    tensors = load_file(folder / "adapter_model.safetensors")
-    change(tensors)
-    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / "adapter_model.safetensors")
-
-
-def change_config(folder: Path, **fields: Any) -> None:
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
-
-
-def change_header(folder: Path, change: Callable[[str], str]) -> None:
-    """Rewrite the header's text, length included; the data stays."""
-    path = folder / "adapter_model.safetensors"
-    content = path.read_bytes()
-    length = struct.unpack("<Q", content[:8])[0]
-    header = change(content[8 : 8 + length].decode()).encode()
-    path.write_bytes(struct.pack("<Q", len(header)) + header + content[8 + length :])
-
-
-def put(key: str, tensor: torch.Tensor | None) -> Change:
-    def change(folder: Path) -> None:
-        change_tensors(folder, lambda t: t.pop(key) if tensor is None else t.update({key: tensor}))
-
-    return change
-
-
-def turned(folder: Path) -> None:
-    change_tensors(folder, lambda tensors: tensors.update({key: t.T for key, t in tensors.items()}))
-
-
-def pickled(folder: Path) -> None:
-    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-
-
-WRONG_TENSORS: dict[str, tuple[Change, str]] = {
-    "only a pickle": (pickled, "adapter_model.bin is a pickle, which is never loaded"),
-    "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), "adapter_model.safetensors is missing"),
-    "A too narrow": (put(f"{Q0}.lora_A.weight", torch.ones(4, 63)), "has shape [4, 63], this model needs [4, 64]"),
-    "B too short": (put(f"{Q0}.lora_B.weight", torch.ones(32, 4)), "has shape [32, 4], this model needs [64, 4]"),
-    "rank differs": (put(f"{Q0}.lora_A.weight", torch.ones(3, 64)), "has shape [3, 64], this model needs [4, 64]"),
-    "one dimension": (put(f"{Q0}.lora_A.weight", torch.ones(256)), "has shape [256], this model needs [4, 64]"),
-    "transposed": (turned, "this model needs"),
-    "A missing": (put(f"{Q0}.lora_A.weight", None), "layers.0.self_attn.q_proj lacks lora_A"),
-    "B missing": (put(f"{Q0}.lora_B.weight", None), "layers.0.self_attn.q_proj lacks lora_B"),
-    "module missing": (
-        lambda f: (put(f"{Q0}.lora_A.weight", None)(f), put(f"{Q0}.lora_B.weight", None)(f))[0],
-        "layers.0.self_attn.q_proj lacks lora_A and lora_B",
-    ),
-    "surplus tensor": (put("base_model.model.lm_head.weight", torch.ones(320, 64)), "lm_head.weight' is not part"),
-    "surplus module": (
-        lambda f: (put(Q0.replace("q_proj", "k_proj") + ".lora_A.weight", torch.ones(4, 64))(f),
-                   put(Q0.replace("q_proj", "k_proj") + ".lora_B.weight", torch.ones(32, 4))(f))[0],
-        "'model.layers.0.self_attn.k_proj', which target_modules does not name",
-    ),
-    "layer too many": (put(Q0.replace("0", "2") + ".lora_A.weight", torch.ones(4, 64)), "no module 'model.layers.2."),
-    "magnitude of DoRA": (put(f"{Q0}.lora_magnitude_vector", torch.ones(64)), "lora_magnitude_vector' is not part"),
-    "integers": (put(f"{Q0}.lora_A.weight", torch.ones(4, 64, dtype=torch.int32)), "has type 'I32'"),
-    "NaN": (put(f"{Q0}.lora_A.weight", torch.full((4, 64), math.nan)), "q_proj is NaN or infinite in float32"),
-    "infinity": (put(f"{Q0}.lora_B.weight", torch.full((64, 4), math.inf)), "q_proj is NaN or infinite in float32"),
-    "beyond float32": (
-        put(f"{Q0}.lora_A.weight", torch.full((4, 64), 1e300, dtype=torch.float64)), "NaN or infinite in float32",
-    ),
-    "infinite once scaled": (
-        lambda f: (put(f"{Q0}.lora_B.weight", torch.full((64, 4), 1e38))(f), change_config(f, lora_alpha=64))[0],
-        "NaN or infinite in float32",
-    ),
-    "rank over the maximum": (lambda f: change_config(f, r=9), "rank 9 is over max_lora_rank = 8"),
-    "a long strange key": (put("k" * 9000, torch.ones(1)), "is not part of a LoRA adapter"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", WRONG_TENSORS)
-def test_tensors_that_do_not_fit_are_refused(case: str, world: World, spoiled: Path) -> None:
-    spoil, reason = WRONG_TENSORS[case]
-    spoil(spoiled)
-    assert reason in world.refuse(spoiled)
-
-
-def cut(num_bytes: int) -> Change:
-    def change(folder: Path) -> None:
-        path = folder / "adapter_model.safetensors"
-        path.write_bytes(path.read_bytes()[:num_bytes])
-
-    return change
-
-
-def claim(length: int) -> Change:
-    def change(folder: Path) -> None:
-        path = folder / "adapter_model.safetensors"
-        path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
-
-    return change
-
-
-def header(change: Callable[[str], str]) -> Change:
-    return lambda folder: change_header(folder, change)
-
-
-def entry(**fields: Any) -> Change:
-    """Change fields of the first tensor's entry in the header."""
-
-    def change(text: str) -> str:
-        entries = json.loads(text)
-        entries[f"{Q0}.lora_A.weight"].update(fields)
-        return json.dumps(entries)
-
-    return header(change)
-
-
-def append(folder: Path) -> None:
-    with (folder / "adapter_model.safetensors").open("ab") as file:
-        file.write(b"x")
-
-
-DAMAGED: dict[str, tuple[Change, str]] = {
-    "empty": (cut(0), "header claims 0 bytes"),
-    "cut in the length": (cut(5), "damaged"),
-    "cut in the header": (cut(100), "damaged"),
-    "cut in the data": (cut(-1), "where its header describes"),
-    "a byte too many": (append, "where its header describes"),
-    "length of nothing": (claim(0), "header claims 0 bytes"),
-    "length too large": (claim(2**40), f"header claims {2**40} bytes"),
-    "length of 2^64": (claim(2**64 - 1), "damaged"),
-    "length too small": (claim(50), "header cannot be read"),
-    "key twice": (header(lambda text: text.strip()[:-1] + "," + text[1:]), "a key stands twice"),
-    "a list": (header(lambda text: "[" + text + "]"), "header cannot be read"),
-    "deep": (header(lambda text: "[" * 100_000 + "]" * 100_000), "header cannot be read"),
-    "no tensors": (header(lambda text: '{"__metadata__": {}}'), "holds no tensors"),
-    "entry is a number": (header(lambda text: '{"a": 5}'), "header cannot be read"),
-    "type is a list": (entry(dtype=["F32"]), "header cannot be read"),
-    "type unknown": (entry(dtype="F7"), "has type 'F7'"),
-    "shape is a number": (entry(shape=5), "header cannot be read"),
-    "shape is infinite": (entry(shape=[4, math.inf]), "has shape [4, inf]"),
-    "shape is long": (entry(shape=[4] * 9000), "has shape [4, 4"),
-    "no offsets": (entry(data_offsets=None), "header cannot be read"),
-    "three offsets": (entry(data_offsets=[0, 1, 2]), "header cannot be read"),
-    "offsets backwards": (entry(data_offsets=[1024, 0]), "header cannot be read"),
-    "offsets of text": (entry(data_offsets=["0", "9"]), "header cannot be read"),
-    "offsets that overlap": (entry(data_offsets=[512, 1536]), "damaged"),
-    "offset far away": (entry(data_offsets=[0, 2**70]), "where its header describes"),
-}
-
-
-@pytest.mark.parametrize("case", DAMAGED)
-def test_a_damaged_file_is_refused(case: str, world: World, spoiled: Path) -> None:
-    spoil, reason = DAMAGED[case]
-    spoil(spoiled)
-    assert reason in world.refuse(spoiled)
-
-
 def test_the_configuration_is_judged_before_the_weights_are_read(world: World, spoiled: Path) -> None:
-    change_config(spoiled, use_dora=True)
+    change_config(spoiled, lora_bias=True)
     (spoiled / "adapter_model.safetensors").write_bytes(b"not read")
-    assert "use_dora = True is not supported" in world.refuse(spoiled)
+    assert "lora_bias = True cannot run as an adapter" in world.refuse(spoiled)
     (spoiled / "adapter_config.json").write_text("[1]")
     assert "holds list" in world.refuse(spoiled)
 
@@ -254,13 +78,9 @@ def test_a_folder_whose_own_name_cannot_be_said_needs_another(world: World, tmp_
     world.llm.unload_adapter("mine")
 
 
-def test_one_adapter_too_many_is_refused_but_a_replacement_is_not(world: World) -> None:
+def test_only_what_is_loaded_can_be_unloaded(world: World) -> None:
     world.llm.load_adapter(world.good, "two")
-    world.llm.load_adapter(world.good, "three")
-    assert "max_cpu_loras = 3" in world.refuse(world.good, "four")
-    world.llm.load_adapter(world.good, "three")
-    for name in ("two", "three"):
-        world.llm.unload_adapter(name)
+    world.llm.unload_adapter("two")
     with pytest.raises(AdapterError, match="no adapter 'two' is loaded; loaded are: good"):
         world.llm.unload_adapter("two")
 
@@ -290,7 +110,9 @@ def test_a_digest_is_of_the_content(world: World, tmp_path: Path, spoiled: Path)
     change_tensors(spoiled, lambda tensors: tensors[f"{Q0}.lora_A.weight"].add_(1))
     digests.add(world.llm.load_adapter(spoiled, "copy").digest)
     assert len(digests) == 3
-    assert len(world.llm._core.adapters._by_digest) == 2  # what was replaced is forgotten
+    files = spoiled / "adapter_config.json", spoiled / "adapter_model.safetensors"
+    assert adapter_digest(*files) == world.llm.adapters[-1].digest  # the library says the same without torch
+    assert len(world.llm._core.adapters._contents) == 2  # what was replaced is forgotten
     world.llm.unload_adapter("copy")
 
 
@@ -315,22 +137,136 @@ def test_the_change_is_exactly_the_one_peft_makes(
     rslora: bool, rank: int, alpha: int, world: World, tmp_path: Path
 ) -> None:
     path = tiny_adapter(tmp_path / "x", world.model, rank=rank, alpha=alpha, rslora=rslora, targets=LLAMA_LINEARS)
-    targets = world.llm._core.runner.model.targets
-    loaded = load_adapter_file(path, "x", targets, max_rank=8, dtype=torch.float32, model="model")
+    loaded = world.read(path)
     peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(world.model), path)
-    assert len(loaded.pairs) == 2 * len(LLAMA_LINEARS)
-    for module, (a, b) in loaded.pairs.items():
+    assert len(loaded.deltas) == 2 * len(LLAMA_LINEARS)
+    for module, delta in loaded.deltas.items():
         theirs = peft.get_submodule(f"base_model.model.{module}").get_delta_weight("default")
-        torch.testing.assert_close(b @ a, theirs, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(delta.b @ delta.a, theirs, atol=1e-6, rtol=1e-5)
 
 
-def test_a_regular_expression_adapts_what_the_file_holds(world: World, tmp_path: Path) -> None:
-    path = tiny_adapter(tmp_path / "x", world.model, targets=r".*layers\.1\..*(q|v)_proj")
-    targets = world.llm._core.runner.model.targets
-    pairs = load_adapter_file(path, "x", targets, max_rank=8, dtype=torch.float32, model="model").pairs
-    assert sorted(pairs) == ["model.layers.1.self_attn.q_proj", "model.layers.1.self_attn.v_proj"]
-    (path / "adapter_config.json").write_text(
-        (path / "adapter_config.json").read_text().replace(r".*layers\\.1\\..*(q|v)_proj", "(a+)+$")
+NOT_COMPUTED: dict[str, dict[str, Any]] = {
+    **{kind: {"peft_type": kind} for kind in ("ADALORA", "IA3", "LOHA", "LOKR", "VERA", "OFT", "BOFT", "C3A")},
+    "whole modules": {"modules_to_save": ["lm_head"]},
+    "tokens": {"trainable_token_indices": [1, 2]},
+    "biases": {"bias": "all"},
+    "biases of the LoRA": {"lora_bias": True},
+    "layers twice": {"layer_replication": [[0, 2], [1, 2]]},
+    "Megatron": {"megatron_config": {"a": 1}},
+    "parameters": {"target_parameters": ["mlp.experts"]},
+    "pooled inputs": {"use_qalora": True},
+    "blocks": {"use_bdlora": {"nblocks": 2}},
+    "a router": {"arrow_config": {"top_k": 2}},
+    "a truncated base": {"kasa_config": {"beta": 1}},
+    "samples": {"monteclora_config": {"a": 1}},
+    "very old": {"enable_lora": [True, False, True]},
+    "a setting of tomorrow": {"use_wonder": True},
+}
+
+
+@pytest.mark.parametrize("case", NOT_COMPUTED)
+def test_what_cannot_run_as_an_adapter_is_refused_with_the_command_that_makes_a_model_of_it(
+    case: str, world: World, spoiled: Path
+) -> None:
+    change_config(spoiled, **NOT_COMPUTED[case])
+    sentence = world.refuse(spoiled)
+    assert "`mp13 adapters merge good --model OUT` makes a model of it" in sentence
+    ((field, value),) = NOT_COMPUTED[case].items()
+    assert (value if field == "peft_type" else field) in sentence
+
+
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "PREFIX_TUNING", "NEVER_HEARD_OF", 7, ["LORA"]])
+def test_other_types_are_refused_by_name(kind: Any, world: World, spoiled: Path) -> None:
+    change_config(spoiled, peft_type=kind)
+    assert f"adapters of type {kind!r} cannot run here, only LORA can; train it again" in world.refuse(spoiled)
+
+
+@pytest.mark.parametrize("init", ["pissa_niter_16", "corda", "lora_ga", "loftq", "PiSSA", 3])
+def test_a_start_that_the_base_weights_do_not_tell_is_refused(init: Any, world: World, spoiled: Path) -> None:
+    change_config(spoiled, init_lora_weights=init)
+    sentence = world.refuse(spoiled)
+    assert f"init_lora_weights = {init!r}" in sentence and "path_initial_model_for_weight_conversion" in sentence
+
+
+def test_a_start_taken_out_of_the_head_is_refused(world: World, tmp_path: Path) -> None:
+    path = tiny_adapter(tmp_path / "x", world.model, targets=["lm_head"], init_lora_weights="olora")
+    assert "olora took a part out of lm_head" in world.refuse(path)
+
+
+def test_mlx_folders_are_told_to_be_converted(world: World, spoiled: Path) -> None:
+    config = spoiled / "adapter_config.json"
+    content = config.read_text()
+    config.write_text(json.dumps({"fine_tune_type": "lora", "num_layers": 16, "lora_parameters": {"rank": 8}}))
+    assert "MLX's own format; convert the adapter to PEFT's" in world.refuse(spoiled)
+    config.write_text("{}")
+    assert "has no peft_type" in world.refuse(spoiled)
+    config.write_text(content)
+    (spoiled / "adapter_model.safetensors").rename(spoiled / "adapters.safetensors")
+    assert "adapters.safetensors is MLX's own format" in world.refuse(spoiled)
+
+
+def renamed(change: Callable[[str], str]) -> Change:
+    return lambda folder: change_tensors(folder, lambda t: [t.update({change(key): t.pop(key)}) for key in list(t)])
+
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "without PEFT's prefix": lambda key: key.removeprefix("base_model.model."),
+    "with half of it": lambda key: key.replace("base_model.model.", "base_model."),
+    "with the adapter's name": lambda key: key.replace(".weight", ".default.weight"),
+    "compiled": lambda key: key.replace("base_model.model.", "base_model.model._orig_mod."),
+    "sharded": lambda key: key.replace(".layers.0.", ".layers.0._fsdp_wrapped_module.").replace(
+        "self_attn.", "_checkpoint_wrapped_module.self_attn."
+    ),
+    "of a model with pictures, today": lambda key: key.replace(
+        "model.model.layers", "model.model.language_model.layers"
+    ),
+    "of a model with pictures, once": lambda key: key.replace(
+        "model.model.layers", "model.language_model.model.layers"
+    ),
+    "of the inner model": lambda key: key.replace("model.model.layers", "model.layers"),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_names_that_can_mean_only_one_module_are_understood(spelling: str, world: World, spoiled: Path) -> None:
+    before = world.read(spoiled).deltas
+    renamed(SPELLINGS[spelling])(spoiled)
+    after = world.read(spoiled).deltas
+    assert before.keys() == after.keys()
+    assert all(
+        torch.equal(before[path].a, after[path].a) and torch.equal(before[path].b, after[path].b) for path in before
     )
-    change_tensors(path, lambda tensors: tensors.pop(next(iter(tensors))))
-    assert "lacks lora_" in world.refuse(path)
+
+
+def test_a_regular_expression_is_held_against_the_names_of_the_model_it_was_trained_on(
+    world: World, spoiled: Path
+) -> None:
+    renamed(SPELLINGS["of a model with pictures, today"])(spoiled)
+    change_config(spoiled, target_modules=r".*language_model.*\.(q_proj|v_proj)")
+    assert len(world.read(spoiled).deltas) == 4
+    put("base_model.model.model.language_model.layers.1.self_attn.v_proj.lora_B.weight", None)(spoiled)
+    assert "layers.1.self_attn.v_proj lacks lora_B" in world.refuse(spoiled)
+
+
+def test_magnitudes_of_dora_are_found_with_and_without_weight_in_their_name(world: World, tmp_path: Path) -> None:
+    path = tiny_adapter(tmp_path / "x", world.model, use_dora=True)
+    before = world.read(path).deltas
+    renamed(lambda key: key.replace("magnitude_vector", "magnitude_vector.default.weight"))(path)
+    after = world.read(path).deltas
+    assert all(torch.equal(before[p].gain, after[p].gain) for p in before if before[p].gain is not None)
+    assert all(delta.gain is not None for delta in after.values())
+
+
+def test_a_copy_of_the_head_beside_its_lora_must_be_the_models_own(world: World, tmp_path: Path) -> None:
+    path, key = (
+        tiny_adapter(tmp_path / "x", world.model, targets=["lm_head"]),
+        "base_model.model.lm_head.base_layer.weight",
+    )
+    assert key in load_file(path / "adapter_model.safetensors")  # PEFT saves one
+    assert list(world.read(path).deltas) == ["lm_head"]
+    change_tensors(path, lambda tensors: tensors.update({key: tensors[key].half()}))
+    world.read(path)
+    change_tensors(path, lambda tensors: tensors.update({key: tensors[key] * 1.1}))
+    assert "lm_head is there as a whole, and differs from this model's; `mp13 adapters merge" in world.refuse(path)
+    change_tensors(path, lambda tensors: tensors.update({key: torch.ones(322, 64)}))
+    assert "If it resized the vocabulary, `mp13 adapters merge" in world.refuse(path)

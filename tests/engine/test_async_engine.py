@@ -131,6 +131,166 @@ async def test_a_cancelled_caller_aborts_his_request_and_no_other(
     assert (await other).token_ids == expected[1]
 
 
+async def compared(
+    engine: AsyncEngine, prompt: Any, params: SamplingParams, mixes: list[str]
+) -> tuple[list[RequestOutput], list[int]]:
+    """The outputs in the order of the mixes, and which answer each of the tokens belonged to as they came."""
+    outputs: dict[int, RequestOutput] = {}
+    order: list[int] = []
+    ids: dict[int, list[int]] = {}
+    async for index, event in engine.compare(prompt, params, mixes):
+        if isinstance(event, FinishEvent):
+            outputs[index] = event.output
+        else:
+            order.append(index)
+            ids.setdefault(index, []).append(event.token_id)
+    assert all(outputs[index].token_ids == ids[index] for index in outputs)
+    return [outputs[index] for index in range(len(mixes))], order
+
+
+async def test_mixes_are_compared_in_the_same_steps_each_as_it_answers_alone(engine: AsyncEngine) -> None:
+    mixes = ["base", "a", "b", "a:0.5+b:0.5"]
+    alone = [(await answer(engine, PROMPTS[0], GREEDY, mix)).token_ids for mix in mixes]
+    outputs, order = await compared(engine, PROMPTS[0], GREEDY, mixes)
+    assert [output.token_ids for output in outputs] == alone
+    assert [output.adapters for output in outputs] == mixes
+    assert order == [0, 1, 2, 3] * 8  # in lockstep: one packed pass makes a token of each
+
+
+async def test_compared_answers_share_their_noise(engine: AsyncEngine) -> None:
+    random = SamplingParams(temperature=1.5, max_tokens=12, ignore_eos=True)
+    first, _ = await compared(engine, PROMPTS[0], random, ["base", "a:0", "a"])
+    assert len({output.seed for output in first}) == 1
+    assert first[0].token_ids == first[1].token_ids != first[2].token_ids
+    second, _ = await compared(engine, PROMPTS[0], random, ["base"])
+    assert second[0].seed != first[0].seed
+
+
+async def test_leaving_a_comparison_aborts_all_of_it(engine: AsyncEngine) -> None:
+    async with aclosing(engine.compare(PROMPTS[0], LONG, ["base", "a", "b"])) as events:
+        await anext(events)
+    await until_idle(engine)
+    assert not engine._core._running
+
+
+async def test_an_answer_aborted_in_a_comparison_leaves_the_others_running(engine: AsyncEngine) -> None:
+    outputs = []
+    async for index, event in engine.compare(PROMPTS[0], LONG, ["base", "a"]):
+        if isinstance(event, FinishEvent):
+            outputs.append((index, event.output.finish_reason))
+        elif index == 1:
+            engine.abort(event.request_id)
+    assert outputs == [(1, "abort"), (0, "length")]
+
+
+@pytest.mark.parametrize("mixes", [["base", "nobody"], ["nobody", "base"]])
+async def test_a_comparison_with_a_mix_that_cannot_run_does_not_begin(engine: AsyncEngine, mixes: list[str]) -> None:
+    with pytest.raises(MixError, match="nobody"):
+        await anext(engine.compare(PROMPTS[0], LONG, mixes))
+    assert not engine._core._running
+
+
+async def test_an_error_of_one_ends_the_whole_comparison(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = engine._core._append
+
+    def append(seq: Any, sampled: Any) -> Any:
+        if seq.adapters and seq.num_generated_tokens == 3:
+            raise OverflowError("no such token")
+        return real(seq, sampled)
+
+    monkeypatch.setattr(engine._core, "_append", append)
+    with pytest.raises(OverflowError, match="no such token"):
+        await compared(engine, PROMPTS[0], LONG, ["base", "a"])
+    await until_idle(engine)
+    assert not engine._core._running
+
+
+async def test_a_running_answer_can_be_looked_at(engine: AsyncEngine) -> None:
+    async with aclosing(engine.generate(PROMPTS[0], LONG, "a", "mine")) as events:
+        event = await anext(events)
+        seen = engine.output_so_far(event.request_id)
+        assert seen is not None and seen.adapters == "a" and seen.members[0][0] == "a"
+        assert seen.finish_reason == "abort" and seen.token_ids[0] == event.token_id
+    assert engine.output_so_far("nobody") is None
+
+
+async def test_an_answer_is_judged_as_it_was_said(engine: AsyncEngine) -> None:
+    params = SamplingParams(temperature=1, max_tokens=12, ignore_eos=True, seed=5, logprobs=1)
+    for prompt in (PROMPTS[0], "hello", [{"role": "user", "content": "hello there"}]):
+        output = await answer(engine, prompt, params, "a")
+        scored = await engine.score_details(prompt, output.token_ids, ["a", "base"])
+        assert scored.token_ids == tuple(output.token_ids) and "".join(scored.texts) == output.text
+        assert output.logprobs is not None
+        said, base = scored.scores
+        assert [score.logprob for score in said] == pytest.approx([e.logprob for e in output.logprobs], abs=1e-4)
+        assert [score.best_id for score in said] == [entry.top[0][0] for entry in output.logprobs]
+        assert all(score.kl > 0 for score in base) and not any(score.kl for score in said)
+        assert [len(texts) for texts in scored.best_texts] == [12, 12]
+        decode = engine._core.tokenizer.decode
+        assert scored.best_texts[1] == tuple(decode([score.best_id]) for score in base)
+
+
+async def test_a_text_can_be_judged_behind_a_prompt_or_alone(engine: AsyncEngine) -> None:
+    def ids(text: str) -> list[int]:
+        return engine._core.tokenizer(text)["input_ids"]  # type: ignore[no-any-return]
+
+    alone = await engine.score_details(None, "the quick brown fox", ["base"])
+    assert alone.token_ids == tuple(ids("the quick brown fox")[1:])
+    behind = await engine.score_details("the quick", " brown<|im_end|> fox", ["base", "a"])
+    assert "".join(behind.texts) == " brown<|im_end|> fox"  # special tokens that a text spells are text
+    assert behind.token_ids[: len(ids(" brown"))] == tuple(ids(" brown"))
+    assert 2 not in behind.token_ids
+    same = await engine.score_details(ids("the quick"), ids(" brown"), ["base", "a"])
+    assert same.scores[0][0].logprob == pytest.approx(behind.scores[0][0].logprob, abs=1e-4)
+    shown = await engine.score_details("the", [2], ["base"])
+    assert shown.token_ids == (2,) and shown.texts == ("",)
+
+
+@pytest.mark.parametrize(
+    ("answer_to_judge", "mixes", "error", "sentence"),
+    [
+        ("", ["base"], ConfigError, "the answer is empty"),
+        ([], ["base"], ConfigError, "the answer is empty"),
+        ("fox", [], MixError, "no mix to judge"),
+        ("fox", ["base", "nobody"], MixError, "nobody"),
+        ([5] * 400, ["base"], ContextError, "over max_model_len"),
+        ([9999], ["base"], ConfigError, "token id 9999"),
+    ],
+)
+async def test_what_cannot_be_judged_is_refused(
+    engine: AsyncEngine, answer_to_judge: Any, mixes: list[str], error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        await engine.score_details("hello", answer_to_judge, mixes)
+
+
+async def test_a_cancelled_judgement_leaves_nothing_behind(engine: AsyncEngine) -> None:
+    with held(engine):
+        task = asyncio.create_task(engine.score_details(None, [5] * 250, ["base", "a"]))
+        await asyncio.sleep(0.01)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    running = asyncio.create_task(engine.score_details(None, [5] * 250, ["base", "a"]))
+    await asyncio.sleep(0.02)
+    running.cancel()
+    await until_idle(engine)
+
+
+async def test_closing_ends_a_judgement(folder: Path) -> None:
+    engine = AsyncEngine(folder / "model", **OPTIONS)
+    with held(engine):
+        task = asyncio.create_task(engine.score_details(None, [5] * 250, ["base"]))
+        await asyncio.sleep(0.01)
+        closing = asyncio.create_task(engine.close())
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(20):
+        await closing
+        with pytest.raises(Mp13Error, match=r"aborted|closed"):
+            await task
+    assert not engine._core.has_work() and engine._core.pool.num_free == engine._core.pool.num_blocks
+
+
 @contextmanager
 def held(engine: AsyncEngine) -> Iterator[None]:
     """Keep the engine's thread busy meanwhile."""
@@ -249,7 +409,7 @@ async def test_an_adapter_can_be_replaced_under_a_running_answer_which_keeps_its
     assert after_load.token_ids == expected[2]  # b's, under its new name
     [output] = [event.output async for event in events if isinstance(event, FinishEvent)]
     assert output.token_ids == before
-    assert digest not in engine._core.adapters._by_digest
+    assert digest not in engine._core.adapters._contents
 
 
 async def test_an_adapter_can_be_unloaded_under_a_running_answer(engine: AsyncEngine) -> None:

@@ -19,6 +19,7 @@ from mp13.engine.context import StepContext
 from mp13.engine.execution.kv_cache import allocate_kv_cache
 from mp13.engine.execution.model_runner import ModelRunner
 from mp13.engine.linear.adapted_linear import AdaptedLinear
+from mp13.engine.linear.delta import LinearDelta
 from mp13.engine.models.interface import CausalModel
 from mp13.engine.models.loader import load_model
 from mp13.engine.models.support import needs_softcap
@@ -31,7 +32,11 @@ from mp13.errors import ModelError
 from tests.engine.tiny_models import BRIDGED, LLAMA_LINEARS, reference_logits, reference_model, tiny_adapter, tiny_model
 
 BLOCK_SIZE, NUM_BLOCKS = 16, 32
-TARGETS = {"phi3": ("qkv_proj", "gate_up_proj", "o_proj"), "gpt-neox": ("query_key_value", "dense", "dense_4h_to_h")}
+TARGETS = {
+    "phi3": ("qkv_proj", "gate_up_proj", "o_proj"),
+    "gpt-neox": ("query_key_value", "dense", "dense_4h_to_h", "embed_out"),
+    "gpt2": ("lm_head",),  # all its other layers are no nn.Linear
+}
 CPU = torch.device("cpu")
 A, B = "aa", "bb"  # what stands for two adapters' digests
 
@@ -52,25 +57,24 @@ def text(length: int, seed: int) -> list[int]:
     return [3 + (7 * i * i + 31 * seed + i) % 300 for i in range(length)]
 
 
-def put_adapter(model: CausalModel, path: Path, start: int, num_columns: int) -> tuple[int, int]:
-    """Write a PEFT folder into the model's linears at rank column `start`; returns its columns."""
+def put_adapter(model: CausalModel, path: Path, slot: int) -> None:
+    """Write a PEFT folder into `slot` of the model's linears."""
     config = json.loads((path / "adapter_config.json").read_text())
     rank, tensors = config["r"], load_file(path / "adapter_model.safetensors")
     scale = config["lora_alpha"] / (math.sqrt(rank) if config["use_rslora"] else rank)
     for key in tensors:
         if key.endswith(".lora_A.weight"):
             target = model.targets[key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")]
-            pair = tensors[key], scale * tensors[key.replace("lora_A", "lora_B")]
-            target.linear.write(start, start + rank, num_columns, {target.part: pair})
-    return start, start + rank
+            delta = LinearDelta(tensors[key], scale * tensors[key.replace("lora_A", "lora_B")])
+            target.linear.write(slot, {target.part: delta})
 
 
 def packed_logits(
-    model: CausalModel, context: StepContext, columns_of: Any, texts: list[list[int]], mixes: list[AdapterWeights]
+    model: CausalModel, context: StepContext, slots_of: Any, texts: list[list[int]], mixes: list[AdapterWeights]
 ) -> list[torch.Tensor]:
     """Prefill all but the last 4 tokens of every text in one step, then feed those one by one; the last 5 logits."""
     runner = ModelRunner(
-        model, context, columns_of, block_size=BLOCK_SIZE, dtype=torch.float32, device=CPU, eos_token_ids=()
+        model, context, slots_of, block_size=BLOCK_SIZE, dtype=torch.float32, device=CPU, eos_token_ids=()
     )
     runner.use_cache(allocate_kv_cache(model.cache_shape, NUM_BLOCKS, BLOCK_SIZE, torch.float32, CPU))
     pool = BlockPool(NUM_BLOCKS, BLOCK_SIZE)
@@ -104,20 +108,18 @@ def test_logits_of_a_packed_batch_of_mixes_equal_eager_transformers(family: str,
     model = load(path, context=context)
     texts = [text(n, n) for n in (23, 45, 6, 33)]
     mixes: list[AdapterWeights] = [(), ((A, 1.0),), ((B, 0.5),), ((A, 0.7), (B, -0.4))]
-    adapters, columns = {}, {}
-    if model.targets:
-        targets = TARGETS.get(family, ("q_proj", "v_proj", "o_proj"))
-        adapters[A] = tiny_adapter(tmp_path / "a", path, rank=4, targets=targets, seed=1)
-        adapters[B] = tiny_adapter(tmp_path / "b", path, rank=9, targets=targets[:1], seed=2, rslora=True)
-        columns[A] = put_adapter(model, adapters[A], 0, 13)
-        columns[B] = put_adapter(model, adapters[B], 4, 13)
-    else:
-        mixes = [()] * 4
+    targets = TARGETS.get(family, ("q_proj", "v_proj", "o_proj", "lm_head"))
+    adapters = {
+        A: tiny_adapter(tmp_path / "a", path, rank=4, targets=targets, seed=1),
+        B: tiny_adapter(tmp_path / "b", path, rank=9, targets=targets[:1], seed=2, rslora=True),
+    }
+    put_adapter(model, adapters[A], slot=0)
+    put_adapter(model, adapters[B], slot=1)
 
-    def columns_of(mix: AdapterWeights) -> list[tuple[int, int, float]]:
-        return [(*columns[name], weight) for name, weight in mix]
+    def slots_of(mix: AdapterWeights) -> list[tuple[int, float]]:
+        return [([A, B].index(name), weight) for name, weight in mix]
 
-    ours = packed_logits(model, context, columns_of, texts, mixes)
+    ours = packed_logits(model, context, slots_of, texts, mixes)
     for ids, mix, logits in zip(texts, mixes, ours, strict=True):
         reference = reference_model(path, [(adapters[name], weight) for name, weight in mix])
         torch.testing.assert_close(logits, reference_logits(reference, ids)[-5:], atol=5e-4, rtol=1e-4)
@@ -166,12 +168,12 @@ def test_linears_share_the_weights_of_those_they_replace(tmp_path: Path) -> None
 
 
 def test_adapters_go_on_every_linear_that_sees_all_tokens_and_on_no_expert(tmp_path: Path) -> None:
-    names = {name.split(".", 3)[3] for name in load(tiny_model(tmp_path / "dense", "olmo2")).targets}
-    assert names == {f"{'mlp' if 'gate' in n or 'up' in n or 'down' in n else 'self_attn'}.{n}" for n in LLAMA_LINEARS}
+    names = {name.rpartition(".")[2] for name in load(tiny_model(tmp_path / "dense", "olmo2")).targets}
+    assert names == {*LLAMA_LINEARS, "lm_head"}
     targets = load(tiny_model(tmp_path / "moe", "qwen3-moe")).targets
     assert "model.layers.0.self_attn.q_proj" in targets
     assert not any("experts" in name for name in targets)
-    assert not load(tiny_model(tmp_path / "gpt2", "gpt2")).targets  # its linears are Conv1D
+    assert load(tiny_model(tmp_path / "gpt2", "gpt2")).targets.keys() == {"lm_head"}  # the others are Conv1D
 
 
 def test_the_self_check_leaves_the_context_as_it_was(tmp_path: Path) -> None:

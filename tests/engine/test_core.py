@@ -90,7 +90,7 @@ def test_blocks_that_held_no_numbers_do_not_spoil_their_next_owners(core: Engine
         k.fill_(math.nan)
         v.fill_(math.nan)
     core.pool._block_of.clear()
-    core.pool._hash_of.clear()
+    core.pool._hashes_of.clear()
     assert answers(core) == before
 
 
@@ -177,6 +177,48 @@ def test_an_error_reaches_the_caller_of_llm_and_leaves_it_usable(folder: Path, m
         llm.generate(PROMPTS, GREEDY, [None, None, None, "nobody"])
     assert not llm._core.has_work()
     assert [output.token_ids for output in llm.generate(PROMPTS, GREEDY)] == before
+
+
+def test_logprobs_are_the_models_own_whatever_shapes_the_choice(folder: Path) -> None:
+    llm = LLM(folder / "model", dtype="float32", kv_cache_memory="64KiB")
+    llm.load_adapter(folder / "a")
+    shaped = {"temperature": 0.7, "top_k": 20, "repetition_penalty": 1.5, "frequency_penalty": 1, "min_tokens": 4}
+    asked = [
+        SamplingParams(max_tokens=6, seed=3, logprobs=2, **shaped),
+        SamplingParams(max_tokens=6, seed=3, **shaped),
+        SamplingParams(max_tokens=6, temperature=0, logprobs=0),
+    ]
+    seen: list[int] = []
+    outputs = llm.generate([PROMPTS[0]] * 3, asked, "a", on_token=lambda index, token_id, text: seen.append(index))
+    assert outputs[0].token_ids == outputs[1].token_ids and outputs[1].logprobs is None
+    for output, count in ((outputs[0], 2), (outputs[2], 0)):
+        assert output.logprobs is not None
+        assert [entry.token_id for entry in output.logprobs] == output.token_ids
+        [scores] = llm.score([PROMPTS[0] + output.token_ids], "a")
+        assert [entry.logprob for entry in output.logprobs] == pytest.approx(scores[len(PROMPTS[0]) :], abs=1e-4)
+        assert all(len(entry.top) == count for entry in output.logprobs)
+    [details] = llm.score_details([PROMPTS[0] + outputs[0].token_ids], ["a"], len(PROMPTS[0]))
+    assert [entry.top[0][0] for entry in outputs[0].logprobs or ()] == [score.best_id for score in details[0]]
+
+
+def test_the_logprob_of_a_token_comes_with_its_event(core: EngineCore) -> None:
+    core.add(PROMPTS[0], SamplingParams(temperature=0, max_tokens=3, ignore_eos=True, logprobs=1))
+    core.add(PROMPTS[1], SamplingParams(temperature=0, max_tokens=3, ignore_eos=True), request_id="silent")
+    events: list[Event] = []
+    while core.has_work():
+        events += core.step()
+    tokens = [event for event in events if isinstance(event, TokenEvent)]
+    [output] = [e.output for e in events if isinstance(e, FinishEvent) and e.request_id != "silent"]
+    assert tuple(token.logprob for token in tokens if token.request_id != "silent") == output.logprobs
+    assert all(token.logprob is None for token in tokens if token.request_id == "silent")
+
+
+def test_a_penalty_on_repetition_shapes_an_answer(core: EngineCore) -> None:
+    """A strong one makes every token of prompt and answer a new one, as long as there are new ones."""
+    params = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True, repetition_penalty=100)
+    core.add([9, 8, 7], params)
+    [output] = run(core).values()
+    assert isinstance(output, RequestOutput) and len({9, 8, 7, *output.token_ids}) == 23
 
 
 def test_an_aborted_request_gives_what_it_had(core: EngineCore) -> None:

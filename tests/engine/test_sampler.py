@@ -8,9 +8,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
-from mp13.engine.execution.sampler import sample, uniform
+from mp13.engine.execution.sampler import sample, token_logprobs, uniform
 from mp13.engine.request import SamplingParams
 from mp13.engine.scheduling.sequence import Sequence
 
@@ -261,6 +267,82 @@ def test_an_ignored_eos_may_come_before_min_tokens() -> None:
     logits[0, EOS] = 90.0
     assert draw(logits, [sequence(temperature=0, min_tokens=5, ignore_eos=True)]) == [EOS]
     assert draw(logits, [sequence(temperature=0, min_tokens=5, ignore_eos=True, stop_token_ids=(EOS,))]) == [0]
+
+
+def answering(prompt: list[int], answer: list[int], **params: Any) -> Sequence:
+    seq = Sequence("r", list(prompt), SamplingParams(**params), seed=7)
+    seq.token_ids += answer
+    return seq
+
+
+@pytest.mark.parametrize("penalty", [1.3, 0.7, 100.0, 0.01])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_repetition_penalty_is_the_one_of_transformers(penalty: float, dtype: torch.dtype) -> None:
+    """It counts prompt and answer, each token once."""
+    prompt, answer = [3, 4, 4, 5, 6, 7, 8, 9, 10, 11], [20, 21, 20, 3]
+    for seed in range(20):
+        logits = random_logits(1, seed).to(dtype)
+        processor = RepetitionPenaltyLogitsProcessor(penalty)
+        expected = processor(torch.tensor([prompt + answer]), logits.float().clone())
+        assert draw(logits, [answering(prompt, answer, temperature=0, repetition_penalty=penalty)]) == [
+            int(expected.argmax())
+        ]
+        random = {"temperature": 0.8, "top_k": 7, "top_p": 0.9}
+        assert draw(logits, [answering(prompt, answer, repetition_penalty=penalty, **random)]) == draw(
+            expected, [answering(prompt, answer, **random)]
+        )
+
+
+@pytest.mark.parametrize("presence", [0, 0.8, -1.5])
+@pytest.mark.parametrize("frequency", [0, 0.5, -0.3, 2])
+def test_presence_and_frequency_count_the_answer_alone(presence: float, frequency: float) -> None:
+    prompt, answer = [3, 4, 5], [20, 21, 20, 20, 4]
+    penalties = {"presence_penalty": presence, "frequency_penalty": frequency}
+    for seed in range(20):
+        logits = random_logits(1, seed)
+        expected = logits.clone()
+        for token_id, times in ((20, 3), (21, 1), (4, 1)):
+            expected[0, token_id] -= presence + frequency * times
+        for random in ({"temperature": 0}, {"temperature": 1.2}):
+            assert draw(logits, [answering(prompt, answer, **penalties, **random)]) == draw(
+                expected, [answering(prompt, answer, **random)]
+            )
+
+
+def test_all_penalties_act_together_repetition_first() -> None:
+    logits = torch.full((1, VOCAB_SIZE), -9.0)
+    logits[0, [8, 9, 10]] = torch.tensor([4.0, 1.4, 0.9])
+    seq = answering([8], [8, 8], temperature=0, repetition_penalty=2, presence_penalty=0.3, frequency_penalty=0.1)
+    assert draw(logits, [seq]) == [8]  # 4 / 2 - 0.3 - 2 * 0.1 = 1.5; the other way round 1.75
+    logits[0, 9] = 1.6
+    assert draw(logits, [seq]) == [9]
+
+
+def test_penalties_leave_the_neighbours_alone() -> None:
+    logits = random_logits(3, 4)
+    plain = [sequence(seed=i) for i in range(3)]
+    alone = draw(logits, plain)
+    punished = answering([3], list(range(30)), repetition_penalty=5, presence_penalty=2, frequency_penalty=2)
+    assert draw(logits, [plain[0], punished, plain[2]])[::2] == alone[::2]
+
+
+def test_a_penalty_does_not_bring_back_what_min_tokens_forbids() -> None:
+    logits = torch.zeros(1, VOCAB_SIZE)
+    logits[0, EOS] = 90
+    favour = {"repetition_penalty": 0.01, "presence_penalty": -2, "frequency_penalty": -2}
+    seq = answering([EOS], [EOS], temperature=0, min_tokens=5, **favour)
+    assert draw(logits, [seq]) != [EOS]
+
+
+def test_logprobs_are_of_the_token_and_of_the_likeliest_in_order() -> None:
+    log_probs = random_logits(3, 9).log_softmax(-1)
+    seqs = [answering([3], [4], logprobs=n) for n in (0, 3, 20)]
+    nothing, three, none = token_logprobs(log_probs, seqs, [5, 6, None])
+    assert none is None and nothing is not None and three is not None
+    assert (nothing.token_id, nothing.top) == (5, ()) and nothing.logprob == float(log_probs[0, 5])
+    order = log_probs[1].argsort(descending=True)[:3].tolist()
+    assert three.top == tuple((token_id, float(log_probs[1, token_id])) for token_id in order)
+    assert len(token_logprobs(log_probs[:1, :7], seqs[2:], [1])[0].top) == 7  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

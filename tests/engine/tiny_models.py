@@ -6,7 +6,9 @@ The oracle is eager Transformers in float32, its weights W replaced by W + sum o
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import peft
@@ -18,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 Adapters = Sequence[tuple[Path, float]]  # (PEFT folder, weight)
 transformers.utils.logging.disable_progress_bar()
 LLAMA_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+HAS_ALORA = "alora_invocation_tokens" in {field.name for field in fields(peft.LoraConfig)}
 LOGIT_GAP = 1e-4  # how far apart the reference's own logits may be where two greedy answers part
 END_OF_TEXT, IM_START, IM_END = 0, 1, 2
 VOCAB_SIZE = 320
@@ -135,7 +138,8 @@ def tiny_adapter(
 ) -> Path:
     """Write a random LoRA (or rsLoRA) for the model, B not 0, as PEFT saves it. `alpha` is 2 * rank when left out.
 
-    `config` are further fields of PEFT's LoraConfig. The change is about as large as the weights. Returns `folder`.
+    `config` are further fields of PEFT's LoraConfig, which make it of other kinds. The change is about as large as the
+    weights; of PiSSA and OLoRA it is what training would have made of their start. Returns `folder`.
     """
     lora = peft.LoraConfig(
         r=rank,
@@ -146,16 +150,28 @@ def tiny_adapter(
         **config,
     )
     model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(model_path, use_safetensors=True), lora)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, peft.tuners.lora.LoraLayer):
-                a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
-                a.copy_(torch.randn(a.shape, generator=generator) / math.sqrt(a.shape[1]))
-                size = abs(module.scaling["default"]) * math.sqrt(a.shape[0])
-                b.copy_(torch.randn(b.shape, generator=generator) / size)
+    pretend_to_train(model, seed)
     model.save_pretrained(folder)
     return folder
+
+
+@torch.no_grad()
+def pretend_to_train(model: peft.PeftModel, seed: int) -> None:
+    """Give the adapter random weights, or noise upon its start where that is not the base."""
+    generator = torch.Generator().manual_seed(seed)
+    starts_elsewhere = model.peft_config["default"].init_lora_weights in ("pissa", "olora")
+    for module in model.modules():
+        if isinstance(module, peft.tuners.lora.LoraLayer):
+            a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
+            noise_a, noise_b = (torch.randn(x.shape, generator=generator) for x in (a, b))
+            if starts_elsewhere:
+                a.mul_(1 + 0.5 * noise_a)
+                b.mul_(1 + 0.5 * noise_b)
+            else:
+                a.copy_(noise_a / math.sqrt(a.shape[1]))
+                b.copy_(noise_b / (abs(module.scaling["default"]) * math.sqrt(a.shape[0])))
+            for dora in module.lora_magnitude_vector.values():
+                dora.weight.mul_(1 + 0.3 * torch.randn(dora.weight.shape, generator=generator))
 
 
 def reference_model(model_path: Path, adapters: Adapters = ()) -> PreTrainedModel:
@@ -163,13 +179,51 @@ def reference_model(model_path: Path, adapters: Adapters = ()) -> PreTrainedMode
     model = AutoModelForCausalLM.from_pretrained(
         model_path, attn_implementation="eager", use_safetensors=True, **{dtype_argument(): torch.float32}
     ).eval()
+    return with_deltas(model, [(peft_deltas(model, path), weight) for path, weight in adapters])
+
+
+def with_deltas(model: PreTrainedModel, deltas: Sequence[tuple[dict[str, torch.Tensor], float]]) -> PreTrainedModel:
+    """The model with each W replaced by W + sum of weight * delta. A head that shares its W with the embeddings gets
+    one of its own: adapters of the head leave the embeddings alone."""
     merged = copy.deepcopy(model)
-    for path, weight in adapters:
-        adapted = peft.PeftModel.from_pretrained(copy.deepcopy(model), path)
-        for name, module in adapted.base_model.model.named_modules():
-            if isinstance(module, peft.tuners.lora.LoraLayer):
-                merged.get_submodule(name).weight.data += weight * module.get_delta_weight("default")
+    for by_name, weight in deltas:
+        for name, delta in by_name.items():
+            module = merged.get_submodule(name)
+            module.weight = torch.nn.Parameter(module.weight.detach() + weight * delta)
     return merged
+
+
+@torch.no_grad()
+def peft_deltas(model: PreTrainedModel, path: Path) -> dict[str, torch.Tensor]:
+    """What the adapter at full strength adds to each W: PEFT's own layers are asked for every unit vector."""
+    adapted = peft.PeftModel.from_pretrained(copy.deepcopy(model), path)
+    deltas = {}
+    for name, module in adapted.base_model.model.named_modules():
+        if isinstance(module, peft.tuners.lora.LoraLayer):
+            if getattr(adapted.peft_config["default"], "alora_invocation_tokens", None):
+                deltas[name] = module.get_delta_weight("default")  # its layers act on some tokens only
+                continue
+            units = torch.eye(module.in_features)
+            deltas[name] = (module(units) - model.get_submodule(name)(units)).T
+    return deltas
+
+
+class Activated:
+    """The oracle of an activated LoRA: the base up to `active_from`, and upon its cache the adapted model."""
+
+    def __init__(self, base: PreTrainedModel, adapted: PreTrainedModel, active_from: int) -> None:
+        self._base, self._adapted, self._active_from = base, adapted, active_from
+
+    def __call__(self, ids: torch.Tensor, attention_mask: torch.Tensor, use_cache: bool) -> SimpleNamespace:
+        before, after = ids[:, : self._active_from], ids[:, self._active_from :]
+        base = self._base(before, attention_mask=torch.ones_like(before), use_cache=True)
+        if not after.numel():
+            return SimpleNamespace(logits=base.logits)
+        adapted = self._adapted(after, attention_mask=attention_mask, past_key_values=base.past_key_values)
+        return SimpleNamespace(logits=torch.cat([base.logits, adapted.logits], 1))
+
+
+Reference = PreTrainedModel | Activated
 
 
 def dtype_argument() -> str:
@@ -178,14 +232,14 @@ def dtype_argument() -> str:
 
 
 @torch.no_grad()
-def reference_logits(model: PreTrainedModel, token_ids: Sequence[int]) -> torch.Tensor:
+def reference_logits(model: Reference, token_ids: Sequence[int]) -> torch.Tensor:
     """(len(token_ids), vocab_size): row i judges token i + 1."""
     ids = torch.tensor([list(token_ids)])
     logits: torch.Tensor = model(ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
     return logits[0].float()
 
 
-def greedy_reference(model: PreTrainedModel, prompt: Sequence[int], num_tokens: int) -> list[int]:
+def greedy_reference(model: Reference, prompt: Sequence[int], num_tokens: int) -> list[int]:
     """The reference's own greedy answer of `num_tokens` tokens; EOS does not end it."""
     ids = list(prompt)
     for _ in range(num_tokens):
@@ -193,7 +247,7 @@ def greedy_reference(model: PreTrainedModel, prompt: Sequence[int], num_tokens: 
     return ids[len(prompt) :]
 
 
-def assert_greedy_matches(model: PreTrainedModel, prompt: Sequence[int], token_ids: Sequence[int]) -> None:
+def assert_greedy_matches(model: Reference, prompt: Sequence[int], token_ids: Sequence[int]) -> None:
     """`token_ids` is the reference's greedy answer to `prompt`.
 
     A first difference passes only where the reference's own logits of the two tokens are at most LOGIT_GAP apart;

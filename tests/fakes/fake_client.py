@@ -14,6 +14,7 @@ from mp13.service.client import EngineGone
 from mp13.service.schema import (
     AdapterInfo,
     AdaptersEvent,
+    CompareRequest,
     EngineConfig,
     EngineEvent,
     EngineInfo,
@@ -22,9 +23,14 @@ from mp13.service.schema import (
     GenerateRequest,
     LoadEvent,
     Metrics,
+    PrefillRequest,
     Provenance,
     ReadyEvent,
+    ScoreReport,
+    ScoreRequest,
+    StartedEvent,
     TokenEvent,
+    TokenScore,
     UsedAdapter,
 )
 
@@ -64,9 +70,28 @@ class FakeClient:
                 dead.cancel()
         raise EngineGone("the engine process has ended; send the prompt again to start a new one")
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenEvent | FinishEvent]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[StartedEvent | TokenEvent | FinishEvent]:
         self._alive()
         self.host.requests.append(request)
+        async for event in self._answer(request, 0):
+            yield event
+
+    async def compare(self, request: CompareRequest) -> AsyncGenerator[StartedEvent | TokenEvent | FinishEvent]:
+        """One answer after the other; the scripts say in `host.order` which mix comes when."""
+        self._alive()
+        self.host.comparisons.append(request)
+        for index in self.host.order or range(len(request.mixes)):
+            alone = GenerateRequest(
+                messages=request.messages, adapters=request.mixes[index], sampling=request.sampling,
+                kv_policy=request.kv_policy,
+            )  # fmt: skip
+            async for event in self._answer(alone, index):
+                yield event
+
+    async def _answer(
+        self, request: GenerateRequest, index: int
+    ) -> AsyncGenerator[StartedEvent | TokenEvent | FinishEvent]:
+        provenance = self._provenance(request)
         said: list[str] = []
         steps = self.host.answers.pop(0) if self.host.answers else ["an ", "answer"]
         for step in steps:
@@ -77,23 +102,49 @@ class FakeClient:
                     self.dead.set()
                 raise step
             else:
+                if not said:
+                    yield StartedEvent(index=index, provenance=provenance)
                 said.append(step)
-                yield TokenEvent(token_id=len(said), text=step)
-        yield self._finish(request, "".join(said), len(said))
+                yield TokenEvent(index=index, token_id=len(said), text=step)
+        count = len(said)
+        metrics = Metrics(prompt_tokens=20, cached_tokens=12, generated_tokens=count, ttft_s=0.1, tokens_per_s=38.4)
+        yield FinishEvent(
+            index=index, text="".join(said), token_ids=[*range(1, count + 1), 0], finish_reason="stop",
+            adapters=str(parse_mix(request.adapters)), metrics=metrics, provenance=provenance,
+        )  # fmt: skip
 
-    def _finish(self, request: GenerateRequest, text: str, count: int) -> FinishEvent:
+    def _provenance(self, request: GenerateRequest) -> Provenance:
         mix = parse_mix(request.adapters)
         members = tuple(UsedAdapter(name=n, digest=self.placed[n].digest, weight=w) for n, w in mix.members)
-        provenance = Provenance(
+        return Provenance(
             model=self.config.model, base_digest="b", dtype="float32", device="cpu", quantization="none",
-            model_impl="native", attn_implementation="sdpa", adapters=members, kv_policy="exact", template_digest="t",
+            model_impl="native", attn_implementation="sdpa", adapters=members, kv_policy=request.kv_policy or "exact",
+            template_digest="t", no_effect=tuple(n for n in mix.names if self.placed[n].effect == 0),
             sampling=request.sampling, seed=request.sampling.seed, versions={},
         )  # fmt: skip
-        metrics = Metrics(prompt_tokens=20, cached_tokens=12, generated_tokens=count, ttft_s=0.1, tokens_per_s=38.4)
-        return FinishEvent(
-            text=text, token_ids=[*range(1, count + 1), 0], finish_reason="stop", adapters=str(mix), metrics=metrics,
-            provenance=provenance,
-        )  # fmt: skip
+
+    async def prefill(self, request: PrefillRequest) -> None:
+        self._alive()
+        self.host.prefills.append(request)
+        try:
+            if self.host.slow is not None:
+                await self.host.slow.wait()
+        except asyncio.CancelledError:
+            self.host.dropped += 1
+            raise
+
+    async def score(self, request: ScoreRequest) -> ScoreReport:
+        """The second mix finds each token two nats less likely, and would have said "hm" in place of the first."""
+        self._alive()
+        self.host.scored.append(request)
+        ids = request.answer if isinstance(request.answer, tuple) else tuple(range(len(request.answer.split())))
+        texts = tuple(f"t{id} " for id in ids)
+        own = tuple(TokenScore(id, -0.5, id, -0.5, 0.0) for id in ids)
+        other = tuple(TokenScore(id, -2.5, 99 if n == 0 else id, -1.0, 0.5 * (n == 0)) for n, id in enumerate(ids))
+        rest = tuple(other for _ in request.mixes[1:])
+        return ScoreReport(
+            token_ids=ids, texts=texts, scores=(own, *rest), best_texts=(texts, *(("hm", *texts[1:]) for _ in rest))
+        )
 
     async def load_adapter(self, path: str, name: str | None = None) -> AdapterInfo:
         self._alive()
@@ -103,8 +154,17 @@ class FakeClient:
             raise AdapterError(f"adapter {name!r} does not fit this model")
         self.loads.append((name, path))
         digest, warnings = hashlib.sha256(content).hexdigest(), ("of another base",) if b"foreign" in content else ()
-        self.place(AdapterInfo(name, digest, "lora", 8, ("q_proj",), len(content), warnings))
+        effect = 0.0 if b"idle" in content else 0.1
+        self.place(AdapterInfo(name, digest, "lora", 8, ("q_proj",), len(content), warnings, path, effect=effect))
         return self.placed[name]
+
+    async def adapters(self) -> list[AdapterInfo]:
+        self._alive()
+        return list(self.placed.values())
+
+    async def unload_adapter(self, name: str) -> None:
+        self._alive()
+        del self.placed[name]
 
     def place(self, info: AdapterInfo) -> None:
         """Load `info` as any chat of this engine might."""
@@ -134,6 +194,12 @@ class FakeHost:
         self.refuses = False
         self.clients: list[FakeClient] = []
         self.requests: list[GenerateRequest] = []
+        self.comparisons: list[CompareRequest] = []
+        self.prefills: list[PrefillRequest] = []
+        self.scored: list[ScoreRequest] = []
+        self.order: list[int] = []  # in which the answers of a comparison come; empty is the mixes' own
+        self.slow: asyncio.Event | None = None  # keeps every prefill from ending until it is set
+        self.dropped = 0  # prefills that were cancelled
 
     async def __call__(self, config: EngineConfig) -> FakeClient:
         if self.refuses:

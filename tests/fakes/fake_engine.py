@@ -5,16 +5,30 @@ The model's name scripts the load, the last message scripts the answer; see `_lo
 
 import asyncio
 import hashlib
+import itertools
 import os
 import random
+import re
 import signal
+import threading
 import time
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mp13.engine.request import AdapterInfo, FinishEvent, Metrics, RequestOutput, SamplingParams, TokenEvent
+from mp13.engine.request import (
+    AdapterInfo,
+    FinishEvent,
+    KVPolicy,
+    Metrics,
+    Prompting,
+    RequestOutput,
+    SamplingParams,
+    TokenEvent,
+    TokenScore,
+)
 from mp13.errors import AdapterError, ContextError, MixError, ModelError
 from mp13.mix import check_name, parse_mix
 
@@ -36,18 +50,39 @@ class FakeDescription:
     base_digest: str = "b" * 64
 
 
+@dataclass(frozen=True)
+class FakeScores:
+    token_ids: list[int]
+    texts: list[str]
+    scores: list[list[TokenScore]]
+    best_texts: list[list[str]]
+
+
 class FakeEngine:
     """Loads by the model's name: "slow" takes a minute, "broken" fails, "buggy" raises, "crash" dies; others are ready,
     and "stubborn" does not end by itself.
 
     Answers "echo: " and the last message, a word a token, as the mix `pirate` would say "arr: ". Scripted messages:
     "count N" says N numbers, 20 ms each; "crash" kills the process after two tokens; "too long" is refused;
-    "fail late" fails after two tokens; "wait" never says anything; "aborted" tells how many answers were cut off.
+    "fail late" fails after two tokens; "wait" never says anything; "aborted" tells how many requests were cut off.
+    A prefill of "wait" takes an hour. An adapter named `idle` turns out to have no effect a moment after its load.
+    A score finds each word of an answer at -1 under the first mix, and one nat less likely under every further one.
     """
 
-    def __init__(self, model: str, *, on_progress: Callable[[str, float | None], None] | None = None, **settings: Any):
+    def __init__(
+        self,
+        model: str,
+        *,
+        on_progress: Callable[[str, float | None], None] | None = None,
+        on_adapters: Callable[[], None] = lambda: None,
+        **settings: Any,
+    ):
         self.settings = settings
         self.aborted = 0
+        self.prefilled: list[tuple[str, Any]] = []
+        self._on_adapters = on_adapters
+        self._running: dict[str, RequestOutput] = {}
+        self._ids = itertools.count()
         self._seeds = random.Random(settings.get("seed", 0))
         self.prompts: list[list[dict[str, Any]]] = []
         self._adapters: dict[str, AdapterInfo] = {}
@@ -76,7 +111,13 @@ class FakeEngine:
         name = check_name(name or folder.name)
         digest = hashlib.sha256(path.encode()).hexdigest()
         self._adapters[name] = AdapterInfo(name, digest, "lora", 8, ("q_proj", "v_proj"), 1024)
+        if name == "idle":
+            threading.Timer(0.05, self._measure, (name,)).start()
         return self._adapters[name]
+
+    def _measure(self, name: str) -> None:
+        self._adapters[name] = replace(self._adapters[name], effect=0.0)
+        self._on_adapters()
 
     async def unload_adapter(self, name: str) -> None:
         if self._adapters.pop(name, None) is None:
@@ -90,7 +131,12 @@ class FakeEngine:
         return tuple((name, self._adapters[name].digest, weight) for name, weight in members)
 
     async def generate(
-        self, prompt: Any, params: SamplingParams, adapters: str | None = None, request_id: str | None = None
+        self,
+        prompt: Any,
+        params: SamplingParams,
+        adapters: str | None = None,
+        request_id: str | None = None,
+        kv_policy: KVPolicy | None = None,
     ) -> AsyncGenerator[TokenEvent | FinishEvent]:
         mix = parse_mix(adapters or "base")
         members = self._resolve(str(mix))
@@ -99,6 +145,12 @@ class FakeEngine:
         text = prompt[-1]["content"]
         if text == "too long":
             raise ContextError("the prompt has 600 tokens and the context 512; start a new conversation")
+        request_id = request_id or f"fake-{next(self._ids)}"
+        metrics = Metrics(len(prompt), 0, 0, 0.01, 50.0)
+        prompting = Prompting("f" * 64, "templated" if "templated" in mix.names else None)
+        policy = kv_policy or self.settings.get("kv_policy", "exact")
+        output = RequestOutput("", [], "stop", str(mix), metrics, seed, members, None, policy, prompting)
+        self._running[request_id] = output
         said: list[str] = []
         try:
             for word, pause in self._words(text, mix.names)[: params.max_tokens]:
@@ -108,13 +160,53 @@ class FakeEngine:
                 if word == "<fail>":
                     raise ZeroDivisionError("division by zero")
                 said.append(word)
-                yield TokenEvent(request_id or "fake", len(said), word)
+                yield TokenEvent(request_id, len(said), word)
         except (GeneratorExit, asyncio.CancelledError):
             self.aborted += 1
             raise
-        metrics = Metrics(len(prompt), 0, len(said), 0.01, 50.0)
-        output = RequestOutput("".join(said), [*range(1, len(said) + 1), 0], "stop", str(mix), metrics, seed, members)
-        yield FinishEvent(request_id or "fake", output)
+        finally:
+            del self._running[request_id]
+        ids = [*range(1, len(said) + 1), 0]
+        metrics = replace(metrics, generated_tokens=len(said))
+        yield FinishEvent(request_id, replace(output, text="".join(said), token_ids=ids, metrics=metrics))
+
+    async def compare(
+        self, prompt: Any, params: SamplingParams, mixes: Sequence[str], kv_policy: KVPolicy | None = None
+    ) -> AsyncGenerator[tuple[int, TokenEvent | FinishEvent]]:
+        """One token of each answer in turn."""
+        async with AsyncExitStack() as stack:
+            answers = {}
+            for index, mix in enumerate(mixes):
+                answers[index] = self.generate(prompt, params, mix, kv_policy=kv_policy)
+                await stack.enter_async_context(aclosing(answers[index]))
+            while answers:
+                for index in list(answers):
+                    event = await anext(answers[index])
+                    yield index, event
+                    if isinstance(event, FinishEvent):
+                        del answers[index]
+
+    def output_so_far(self, request_id: str) -> RequestOutput | None:
+        return self._running.get(request_id)
+
+    async def prefill(self, prompt: Any, adapters: str | None = None, background: bool = True) -> None:
+        mix = str(parse_mix(adapters or "base"))
+        self._resolve(mix)
+        self.prefilled.append((mix, prompt))
+        try:
+            await asyncio.sleep(3600 if prompt[-1]["content"] == "wait" else 0)
+        except asyncio.CancelledError:
+            self.aborted += 1
+            raise
+
+    async def score_details(self, prompt: Any, answer: list[int] | str, mixes: Sequence[str]) -> FakeScores:
+        for mix in mixes:
+            self._resolve(mix)
+        texts = re.findall(r"\s*\S+", answer) if isinstance(answer, str) else [f" {token}" for token in answer]
+        ids = list(range(1, len(texts) + 1)) if isinstance(answer, str) else answer
+        scores = [[TokenScore(id, -1.0 - m, id + m, -0.5, float(m)) for id in ids] for m in range(len(mixes))]
+        best = [[text if m == 0 else f" {mix}" for text in texts] for m, mix in enumerate(mixes)]
+        return FakeScores(ids, texts, scores, best)
 
     def _words(self, text: str, names: tuple[str, ...]) -> list[tuple[str, float]]:
         verb, _, rest = text.partition(" ")

@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
+from mp13.chat.conversation.diff import Diff
+from mp13.chat.conversation.remarks import Remark
 from mp13.chat.conversation.turn import AnswerDone, CommandResult, EngineReady, SessionEvent, TextDelta, Turn
 from mp13.chat.settings.schema import Settings
 from mp13.errors import AdapterError
@@ -55,7 +57,9 @@ class FakeSession:
         self.engine: EngineInfo | None = None
         self.adapters: list[AdapterInfo] = []
         self.store = None
-        self.warnings: list[str] = []
+        self.remarks: list[Remark] = []
+        self.answers: list[Turn] = []
+        self.next_diff = Diff("pirate", "base", ())
         self.asked: list[tuple[str, str]] = []  # (mix, text)
         self.closed = False
         self._answers = list(answers) or [["Hello."]]
@@ -82,7 +86,40 @@ class FakeSession:
                 self.turns.append(answer(said, mix))
             elif said:
                 self.turns.append(Turn("assistant", said, mix, finish_reason="abort"))
+            self.answers = [self.turns[-1]] if said or whole else []
         yield AnswerDone(self.turns[-1])
+
+    async def compare(self, mixes: Sequence[str], text: str | None = None) -> AsyncGenerator[SessionEvent]:
+        """Each mix plays an answer of the script, a step of each in turn."""
+        scripts = [_play(self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]) for _ in mixes]
+        said = ["" for _ in mixes]
+        if text is not None:
+            self.turns.append(Turn("user", text, self.mix))
+        self.answers = []
+        try:
+            while any(script is not None for script in scripts):
+                for index, script in enumerate(scripts):
+                    event = None if script is None else await anext(script, None)
+                    if isinstance(event, TextDelta):
+                        said[index] += event.text
+                        yield TextDelta(event.text, index)
+                    elif script is not None:
+                        scripts[index] = None
+                        self.answers.append(answer(said[index], mixes[index]))
+                        yield AnswerDone(self.answers[-1], index)
+        finally:
+            whole = {turn.mix for turn in self.answers}
+            for mix, text_so_far in zip(mixes, said, strict=True):
+                if text_so_far and mix not in whole:
+                    self.answers.append(Turn("assistant", text_so_far, mix, finish_reason="abort"))
+            self.turns += self.answers[:1]
+
+    def keep(self, which: str) -> Turn:
+        self.turns[-1] = next(turn for turn in self.answers if turn.mix == which)
+        return self.turns[-1]
+
+    async def diff(self, other: str | None = None) -> Diff:
+        return self.next_diff
 
     async def command(self, line: str) -> CommandResult:
         from mp13.chat.commands.table import run_command

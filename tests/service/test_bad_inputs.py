@@ -117,7 +117,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 MODEL_CASES = (
     Case("no such adapter", (*ASK, "--adapter", "nobody"), 1, ("no adapter 'nobody'", "there: garbage, hollow, odd")),
-    Case("an adapter of another type", (*ASK, "--adapter", "odd"), 1, ("'odd'", "'vera'", "use a LoRA")),
+    Case("an adapter of another type", (*ASK, "--adapter", "odd"), 1, ("'odd'", "'VERA'", "mp13 adapters merge odd")),
     Case("an adapter that is damaged", (*ASK, "--adapter", "garbage"), 1, ("garbage", "copy it again")),
     Case("an adapter without tensors", (*ASK, "--adapter", "hollow"), 1, ("hollow",)),
     Case("a prompt longer than the context", ("-p", "word " * 200), 1, ("64",)),

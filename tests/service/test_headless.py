@@ -166,7 +166,7 @@ def test_interrupting_keeps_what_came_and_exits_130(run: Run, host: FakeHost, mo
     code, out, _ = run("-p", "hi", "--json")
     assert (code, json.loads(out)["finish_reason"]) == (130, "abort")
     with ConversationStore() as store:
-        assert store.path_to_latest(store.find("latest"))[-1].finish_reason == "abort"
+        assert store.turns(store.find("latest"))[-1].finish_reason == "abort"
 
 
 def test_a_terminal_opens_the_screen_with_settings_that_load_later(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,3 +226,82 @@ def test_a_pipe_that_stays_open_does_not_hold_up_a_prompt(tmp_path: Path) -> Non
         assert b"nothing came on standard input" in chat.stderr.read()
         assert chat.wait(20) == 0
     assert time.monotonic() - started < 30
+
+
+def test_several_mixes_answer_one_after_the_other_under_their_names(run: Run, host: FakeHost) -> None:
+    make_adapter("pirate")
+    host.answers, host.order = [["A", "rr"], ["Hel", "lo"]], [1, 0]
+    code, out, err = run("-p", "hi", "--compare", "base", "--compare", "pirate:0.5")
+    assert (code, out) == (0, "[base]\nHello\n[pirate:0.5]\nArr\n")
+    assert err.endswith("[base · 38 tok/s · 12 cached]\n[pirate:0.5 · 38 tok/s · 12 cached]\n")
+
+
+def test_a_comparison_as_json_is_one_object_an_answer_in_the_order_of_the_mixes(run: Run, host: FakeHost) -> None:
+    make_adapter("pirate")
+    host.order = [1, 0]
+    out = run("-p", "hi", "--compare", "pirate", "--compare", "base", "--json").out
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [answer["adapters"] for answer in answers] == ["pirate", "base"]
+    assert [len(answer["provenance"]["adapters"]) for answer in answers] == [1, 0]
+    with ConversationStore() as store:
+        path = store.turns(store.find("latest"))
+        assert [turn.mix for turn in path] == ["base", "pirate"]
+        assert len(store.answers(path[0].id)) == 2
+
+
+def test_what_came_of_a_comparison_that_fails_is_printed(run: Run, host: FakeHost) -> None:
+    make_adapter("pirate")
+    host.answers = [["half ", ContextError("the context is full")]]
+    code, out, err = run("-p", "hi", "--compare", "base", "--compare", "pirate")
+    assert (code, out) == (1, "[base]\nhalf \n")
+    assert "[base · stopped]" in err
+    assert err.endswith("mp13chat: the context is full\n")
+
+
+def test_a_diff_follows_the_answer_in_marks_or_as_an_object(run: Run, host: FakeHost) -> None:
+    make_adapter("pirate")
+    code, out, _ = run("-p", "hi", "--adapter", "pirate", "--diff")
+    assert code == 0
+    assert out.startswith("an answer\npirate beside base · mean KL 0.167 nats · 33% of 3 tokens turned\n")
+    assert "[t1 |hm]t2 t0 " in out
+    answer, diff = map(
+        json.loads, run("-p", "hi", "--adapter", "pirate", "--diff", "pirate:0.5", "--json").out.splitlines()
+    )
+    assert (answer["adapters"], diff["mix"], diff["other"]) == ("pirate", "pirate", "pirate:0.5")
+    assert [token["is_turned"] for token in diff["tokens"]] == [True, False, False]
+    code, _, err = run("-p", "hi", "--diff")
+    assert (code, "mp13chat: --diff: the last answer is base's own" in err) == (2, True)
+
+
+@pytest.mark.parametrize("flags", [("--compare", "base"), ("--diff",), ("--json",)])
+def test_flags_that_need_a_prompt_say_so(run: Run, flags: tuple[str, ...]) -> None:
+    code, _, err = run(*flags)
+    assert (code, f"{flags[0]} needs a prompt" in err) == (2, True)
+
+
+def test_a_comparison_needs_two_mixes_and_no_script(run: Run, tmp_path: Path) -> None:
+    assert run("-p", "hi", "--compare", "base").code == 2
+    (tmp_path / "script").write_text("hi\n")
+    code, _, err = run("--script", str(tmp_path / "script"), "--compare", "base", "--compare", "a")
+    assert (code, "write a line /compare" in err) == (2, True)
+
+
+def test_a_script_compares_keeps_and_takes_apart(run: Run, host: FakeHost, tmp_path: Path) -> None:
+    make_adapter("pirate")
+    script = tmp_path / "script"
+    script.write_text("/compare base pirate hi there\n/keep pirate\n/diff\ngo on\n/compare base pirate\n")
+    code, out, err = run("--script", str(script), "--json")
+    objects = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [found.get("adapters", "diff") for found in objects] == ["base", "pirate", "diff", "base", "base", "pirate"]
+    assert "goes on with the answer of pirate" in err
+    assert [message.content for message in host.comparisons[1].messages] == ["hi there", "an answer", "go on"]
+
+
+def test_what_turns_out_about_an_adapter_is_said_once(run: Run, tmp_path: Path) -> None:
+    make_adapter("idle", "idle")
+    script = tmp_path / "script"
+    script.write_text("one\ntwo\n")
+    _, _, err = run("--script", str(script), "--adapter", "idle")
+    assert err.count("idle: it changed nothing measurable") == 1
+    assert "[idle (no effect) · 38 tok/s · 12 cached]" in err

@@ -101,3 +101,27 @@ def test_a_real_model_answers_a_script_under_base_a_b_a_and_a_mix(
     assert [answer["metrics"]["cached_tokens"] > 0 for answer in answers] == [False, False, False, True, False]
     assert answers[1]["provenance"]["adapters"] == answers[3]["provenance"]["adapters"]
     assert all(answer["metrics"]["generated_tokens"] == len(answer["token_ids"]) for answer in answers)
+
+
+def test_a_real_model_compares_is_taken_apart_and_says_what_an_adapter_does_not_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from tests.engine.tiny_models import tiny_adapter, tiny_model
+
+    model = tiny_model(tmp_path / "model")
+    tiny_adapter(adapters_dir() / "a", model, seed=1)
+    script = tmp_path / "script"
+    script.write_text("/compare base a:0.5 a hello there\n/keep a\n/diff\n/diff a:0.5\n/adapter a:0\ngo on\n")
+    flags = ("--model", str(model), "--script", str(script), "--json")
+    sampling = ("--set", "max_tokens=8", "--set", "temperature=0")
+    result = Command(monkeypatch, capsys).run(mp13chat.main, *flags, *sampling, stdin=io.StringIO())
+    assert result.code == 0, result.err
+    *answers, from_base, from_half, again = [json.loads(line) for line in result.out.splitlines()]
+    assert [answer["adapters"] for answer in answers] == ["base", "a:0.5", "a"]
+    assert [[m["weight"] for m in answer["provenance"]["adapters"]] for answer in answers] == [[], [0.5], [1.0]]
+    assert len({answer["provenance"]["template_digest"] for answer in answers}) == 1
+    assert [token["token_id"] for token in from_base["tokens"]] == answers[2]["token_ids"]
+    assert "".join(token["text"] for token in from_base["tokens"]) == answers[2]["text"]
+    assert from_base["mean_kl"] > from_half["mean_kl"] > 0
+    assert again["adapters"] == "a:0"
+    assert "no_effect" in again["provenance"]

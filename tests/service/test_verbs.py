@@ -10,7 +10,20 @@ import pytest
 
 from mp13.errors import AdapterError, ContextError, MixError, ModelError, Mp13Error
 from mp13.service.client import EngineClient
-from mp13.service.schema import AdaptersEvent, EngineEvent, FailedEvent, LoadEvent, ReadyEvent
+from mp13.service.schema import (
+    AdaptersEvent,
+    CompareRequest,
+    EngineEvent,
+    FailedEvent,
+    FinishEvent,
+    LoadEvent,
+    Message,
+    PrefillRequest,
+    ReadyEvent,
+    ScoreRequest,
+    StartedEvent,
+    TokenEvent,
+)
 from tests.service.conftest import Chats, answer, asking, runtime_folder
 
 
@@ -105,6 +118,117 @@ async def test_adapters_are_loaded_listed_and_unloaded_and_every_chat_hears_of_i
     assert await client.adapters() == []
 
 
+def said(text: str) -> tuple[Message, ...]:
+    return (Message(role="user", content=text),)
+
+
+async def load(client: EngineClient, folder: Path, name: str) -> None:
+    (folder / name).mkdir()
+    await client.load_adapter(str(folder / name))
+
+
+async def cut_off(client: EngineClient, before: int, count: int) -> bool:
+    """Whether the engine soon says that `count` more requests than `before` were cut off."""
+    for _ in range(100):
+        if int((await answer(client, "aborted")).text) - before == count:
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+async def test_what_writes_an_answer_is_known_before_its_end_and_its_end_says_the_same(
+    chats: Chats, tmp_path: Path
+) -> None:
+    client = await ready(chats)
+    await load(client, tmp_path, "templated")
+    events = [event async for event in client.generate(asking("hi", "templated:0.5"))]
+    assert isinstance(events[0], StartedEvent)
+    assert isinstance(events[-1], FinishEvent)
+    assert events[0].provenance == events[-1].provenance
+    assert events[0].provenance.template_from == "templated"
+    assert events[0].provenance.seed is not None
+
+
+async def test_the_kv_policy_is_that_of_the_request_else_that_of_the_engine(chats: Chats) -> None:
+    client = await ready(chats)
+    for policy, used in (("keep", "keep"), ("exact", "exact"), (None, "exact")):
+        *_, end = [event async for event in client.generate(asking("hi").model_copy(update={"kv_policy": policy}))]
+        assert isinstance(end, FinishEvent)
+        assert end.provenance.kv_policy == used
+
+
+async def test_several_mixes_answer_one_prompt_side_by_side_each_with_its_provenance(
+    chats: Chats, tmp_path: Path
+) -> None:
+    client = await ready(chats)
+    await load(client, tmp_path, "pirate")
+    request = CompareRequest(messages=said("well met"), mixes=("base", "pirate:0.5", "pirate"))
+    events = [event async for event in client.compare(request)]
+    tokens = [event for event in events if isinstance(event, TokenEvent)]
+    assert [event.index for event in tokens] == [0, 1, 2] * 3
+    texts = ["".join(event.text for event in tokens if event.index == index) for index in range(3)]
+    ends = {event.index: event for event in events if isinstance(event, FinishEvent)}
+    assert texts == ["echo: well met", "arr: well met", "arr: well met"] == [ends[index].text for index in range(3)]
+    started = {event.index: event.provenance for event in events if isinstance(event, StartedEvent)}
+    assert started == {index: end.provenance for index, end in ends.items()}
+    assert [[member.weight for member in ends[index].provenance.adapters] for index in range(3)] == [[], [0.5], [1.0]]
+
+
+async def test_a_comparison_with_a_mix_that_cannot_answer_is_refused_whole(chats: Chats) -> None:
+    client = await ready(chats)
+    with pytest.raises(MixError, match="'nobody' is not loaded"):
+        async for _ in client.compare(CompareRequest(messages=said("hi"), mixes=("base", "nobody"))):
+            pass
+
+
+async def test_leaving_a_comparison_aborts_all_its_answers(chats: Chats) -> None:
+    client = await ready(chats)
+    before = int((await answer(client, "aborted")).text)
+    request = CompareRequest(messages=said("count 1000"), mixes=("base", "base", "base"))
+    async with aclosing(client.compare(request)) as events:
+        while (await anext(events)).index < 2:
+            pass
+    assert await cut_off(client, before, 3)
+
+
+async def test_a_prefill_returns_when_it_is_done_and_ends_when_it_is_cancelled(chats: Chats) -> None:
+    client = await ready(chats)
+    await client.prefill(PrefillRequest(messages=said("hi")))
+    with pytest.raises(MixError, match="'nobody' is not loaded"):
+        await client.prefill(PrefillRequest(messages=said("hi"), adapters="nobody"))
+    before = int((await answer(client, "aborted")).text)
+    waiting = asyncio.create_task(client.prefill(PrefillRequest(messages=said("wait"))))
+    await asyncio.sleep(0.2)
+    waiting.cancel()
+    assert await cut_off(client, before, 1)
+
+
+async def test_a_score_tells_how_each_mix_judges_each_token(chats: Chats, tmp_path: Path) -> None:
+    client = await ready(chats)
+    await load(client, tmp_path, "pirate")
+    mixes = ("pirate", "base")
+    report = await client.score(ScoreRequest(prompt=said("hi"), answer=(7, 9), mixes=mixes))
+    assert (report.token_ids, report.texts) == ((7, 9), (" 7", " 9"))
+    assert [[score.logprob for score in scores] for scores in report.scores] == [[-1, -1], [-2, -2]]
+    assert report.best_texts[1] == (" base", " base")
+    for prompt in ("Once", None):
+        report = await client.score(ScoreRequest(prompt=prompt, answer="upon a time", mixes=mixes))
+        assert "".join(report.texts) == "upon a time"
+
+
+async def test_what_the_engine_finds_out_later_about_an_adapter_is_told_and_stands_in_the_provenance(
+    chats: Chats, tmp_path: Path
+) -> None:
+    client, other = await ready(chats), await ready(chats)
+    async with aclosing(other.events()) as events, asyncio.timeout(5):
+        heard = (event.adapters async for event in events if isinstance(event, AdaptersEvent))
+        assert await anext(heard) == []
+        await load(client, tmp_path, "idle")
+        assert [info.effect for info in await anext(heard)] == [None]
+        assert [info.effect for info in await anext(heard)] == [0.0]
+    assert (await answer(client, "hi", "idle")).provenance.no_effect == ("idle",)
+
+
 async def test_errors_keep_their_kind_and_sentence_on_the_way(chats: Chats) -> None:
     client = await ready(chats)
     for refused, error, sentence in (
@@ -172,11 +296,7 @@ async def test_leaving_an_answer_early_aborts_it_before_and_after_its_first_toke
     waiting = asyncio.create_task(answer(client, "wait"))
     await asyncio.sleep(0.2)
     waiting.cancel()
-    for _ in range(100):
-        if (cut_off := int((await answer(client, "aborted")).text) - before) == 2:
-            break
-        await asyncio.sleep(0.02)
-    assert cut_off == 2
+    assert await cut_off(client, before, 2)
 
 
 async def test_answers_of_two_chats_run_side_by_side(chats: Chats) -> None:

@@ -105,8 +105,8 @@ class TestCompletion:
         async with chatting(FakeSession()) as chat:
             await chat.press("/")
             await chat.sees("/new")
-            await chat.press("down", "down", "enter")
-            assert chat.prompt.text == "/system "
+            await chat.press("down", "down", "down", "enter")
+            assert chat.prompt.text == "/compare "
 
     async def test_enter_without_a_mark_sends_what_was_typed(self) -> None:
         async with chatting(FakeSession()) as chat:

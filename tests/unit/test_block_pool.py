@@ -1,18 +1,23 @@
 """KV-cache blocks as numbers: who holds them, what can be found again, and what goes first when space runs out."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 from mp13.engine.request import SamplingParams
 from mp13.engine.scheduling.block_pool import BlockPool
-from mp13.engine.scheduling.sequence import AdapterWeights, Sequence
+from mp13.engine.scheduling.sequence import NEVER, AdapterWeights, Sequence, last_invocation
 
 A, B = "a1" * 32, "b2" * 32  # content digests
 
 
-def sequence(tokens: list[int] | range, adapters: AdapterWeights = (), request_id: str = "r") -> Sequence:
-    return Sequence(request_id, list(tokens), SamplingParams(), adapters)
+def sequence(tokens: list[int] | range, adapters: AdapterWeights = (), **fields: Any) -> Sequence:
+    return Sequence("r", list(tokens), SamplingParams(), adapters, **fields)
+
+
+def keeping(tokens: list[int] | range, adapters: AdapterWeights = ()) -> Sequence:
+    return sequence(tokens, adapters, kv_policy="keep")
 
 
 def computed(pool: BlockPool, seq: Sequence) -> Sequence:
@@ -190,6 +195,64 @@ def test_a_pool_finds_only_what_has_its_salt() -> None:
 )
 def test_a_block_is_keyed_by_everything_that_its_content_depends_on(other: list[bytes]) -> None:
     assert not set(hashes(range(8), ((A, 1.0),))) & set(other)
+
+
+def test_one_that_keeps_the_cache_finds_what_any_mix_computed() -> None:
+    pool = BlockPool(16, 4)
+    base, kept = computed(pool, sequence(range(12))), keeping(range(20), ((A, 1.0),))
+    assert pool.find_prefix(kept) == base.block_table
+    assert pool.find_prefix(sequence(range(20), ((A, 1.0),))) == []
+    computed(pool, kept)  # on top of the base's past
+    assert pool.find_prefix(keeping(range(21), ((B, 1.0),))) == kept.block_table
+
+
+def test_what_was_kept_across_mixes_is_never_found_by_an_exact_one() -> None:
+    pool = BlockPool(32, 4)
+    computed(pool, sequence(range(8)))
+    computed(pool, keeping(range(16), ((A, 1.0),)))
+    computed(pool, keeping(range(100, 116), ((A, 1.0),)))
+    assert pool.find_prefix(sequence(range(17), ((A, 1.0),))) == []
+    assert pool.find_prefix(sequence(range(100, 117), ((A, 1.0),))) == []
+    assert len(pool.find_prefix(sequence(range(17)))) == 2  # the base's own
+
+
+def test_one_that_keeps_the_cache_takes_its_own_mix_blocks_before_others() -> None:
+    pool = BlockPool(16, 4)
+    computed(pool, sequence(range(8)))
+    own = computed(pool, sequence(range(8), ((A, 1.0),)))
+    assert pool.find_prefix(keeping(range(9), ((A, 1.0),))) == own.block_table
+
+
+def test_a_block_taken_for_something_else_loses_both_its_names() -> None:
+    pool = BlockPool(2, 4)
+    pool.release(computed(pool, sequence(range(8), ((A, 1.0),))))
+    pool.release(computed(pool, sequence(range(100, 108))))
+    for seq in (sequence(range(9), ((A, 1.0),)), keeping(range(9))):
+        assert pool.find_prefix(seq) == []
+    assert len(pool._block_of) == 4 and pool.num_free == 2
+
+
+def test_what_stands_before_an_activated_adapter_is_the_bases() -> None:
+    before, both, after = sequence(range(12), ((A, 1.0),), active_from=6).block_hashes(3, 4)
+    assert before == hashes(range(12))[0]
+    assert not {both, after} & {*hashes(range(12)), *hashes(range(12), ((A, 1.0),))}
+    assert sequence(range(12), ((A, 1.0),), active_from=8).block_hashes(3, 4)[:2] == hashes(range(8))
+    assert sequence(range(12), ((A, 1.0),), active_from=NEVER).block_hashes(3, 4) == hashes(range(12))
+
+
+def test_where_an_adapter_was_activated_is_part_of_the_key() -> None:
+    """The second block's tokens and mix agree; what was computed does not."""
+    early, late = (sequence(range(8), ((A, 1.0),), active_from=start).block_hashes(2, 4) for start in (5, 6))
+    assert early[0] == late[0] and early[1] != late[1]
+
+
+def test_an_adapter_is_activated_by_its_last_invocation() -> None:
+    assert last_invocation([1, 7, 8, 2, 7, 8, 3], (7, 8)) == 4
+    assert last_invocation([1, 7, 8], (7, 8)) == 1
+    assert last_invocation([7, 7, 7], (7, 7)) == 1
+    assert last_invocation([1, 7], (7, 8)) == NEVER
+    assert last_invocation([7], (7, 8)) == NEVER
+    assert last_invocation([], (7,)) == NEVER
 
 
 def test_the_same_tokens_after_another_beginning_are_another_block() -> None:

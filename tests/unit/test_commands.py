@@ -8,9 +8,10 @@ import pytest_asyncio
 
 from mp13.chat.commands.table import COMMANDS, complete, is_command, prompt_of
 from mp13.chat.conversation.session import ChatSession
+from mp13.chat.conversation.turn import Comparison
 from mp13.chat.settings.load import load_settings
 from mp13.chat.settings.schema import Settings
-from mp13.errors import AdapterError, MixError, ModelError, Mp13Error
+from mp13.errors import AdapterError, ConfigError, MixError, ModelError, Mp13Error
 from tests.fakes.fake_adapter import make_adapter
 from tests.fakes.fake_client import FakeHost
 
@@ -128,6 +129,10 @@ def test_every_line_is_a_command_or_a_prompt() -> None:
         ("/adapter p", ["/adapter pirate"]),
         ("/adapter json:0.5+p", ["/adapter json:0.5+pirate"]),
         ("/set temp", ["/set temperature="]),
+        ("/compare base p", ["/compare base pirate"]),
+        ("/compare base json:0.5+p", ["/compare base json:0.5+pirate"]),
+        ("/diff p", ["/diff pirate"]),
+        ("/adapters re", ["/adapters remove", "/adapters rename"]),
         ("/zzz ", []),
         ("//he", []),
         ("hello", []),
@@ -136,3 +141,82 @@ def test_every_line_is_a_command_or_a_prompt() -> None:
 )
 async def test_completion_offers_what_can_follow(session: ChatSession, line: str, completed: list[str]) -> None:
     assert complete(session, line) == completed
+
+
+async def test_compare_says_what_is_to_be_played_and_keep_lists_and_chooses(session: ChatSession) -> None:
+    asked = (await session.command("/compare base pirate:0.50 hello there")).comparison
+    assert asked == Comparison(("base", "pirate:0.50"), "hello there")
+    assert (await session.command("/keep")).message == "there is no answer yet"
+    async for _ in session.compare(asked.mixes, asked.text):
+        pass
+    lines = (await session.command("/keep")).message.split("\n")
+    assert lines == ["1  base  (kept)  an answer", "2  pirate:0.5  an answer"]
+    assert (await session.command("/keep 2")).turns_changed
+    assert session.turns[-1].mix == "pirate:0.5"
+    assert (await session.command("/diff")).diff == await session.diff()
+
+
+async def test_reload_says_what_it_took_from_the_disk(session: ChatSession) -> None:
+    await session.set_mix("pirate")
+    await ask(session, "hi")
+    assert (await session.command("/reload")).message == "no adapter has changed since it was loaded"
+    make_adapter("pirate", "other weights")
+    message = (await session.command("/reload")).message
+    assert message == f"pirate is loaded as it is on disk now ({session.adapters[0].digest[:12]})"
+
+
+class TestAdapters:
+    """`/adapters`: the verbs of `mp13 adapters`; what they do to the disk is tested with the library."""
+
+    async def test_alone_and_with_list_it_shows_the_library_and_what_the_engine_has(self, session: ChatSession) -> None:
+        await session.set_mix("pirate")
+        await ask(session, "hi")
+        message = (await session.command("/adapters")).message
+        assert message == (await session.command("/adapters list")).message
+        rows = {line.split()[0]: line for line in message.split("\n")}
+        assert "in memory" in rows["pirate"]
+        assert "on disk" in rows["json"]
+        assert "unfit" in rows["odd"]
+        assert all(len(line) <= 72 for line in message.split("\n") if not line.startswith("odd:"))
+
+    async def test_one_is_shown_tagged_renamed_exported_and_removed(self, session: ChatSession, tmp_path: Path) -> None:
+        assert "has the tags fun sea" in (await session.command("/adapters tag json sea fun")).message
+        assert (await session.command("/adapters rename json data")).message == "json is called data now"
+        shown = (await session.command("/adapters show data")).message
+        assert "fun sea" in shown
+        out = tmp_path / "a folder"
+        assert str(out) in (await session.command(f"/adapters export data '{out}'")).message
+        assert (out / "adapter_config.json").exists()
+        assert (await session.command("/adapters remove data")).message.startswith("removed data")
+        assert (await session.command(f"/adapters add '{out}' --name again --tag x")).message.startswith("added again")
+        assert [adapter.name for adapter in session.available_adapters()] == ["again", "odd", "pirate"]
+
+    async def test_check_says_whether_it_fits_the_engine_that_runs(self, session: ChatSession) -> None:
+        assert "can be used" in (await session.command("/adapters check pirate")).message
+        await ask(session, "hi")
+        make_adapter("wrong", "unfit")
+        assert "does not fit this model" in (await session.command("/adapters check wrong")).message
+        assert "effect" in (await session.command("/adapters check pirate")).message
+        assert "effect" not in (await session.command("/adapters check pirate --static")).message
+
+    async def test_what_answers_is_neither_removed_nor_renamed(self, session: ChatSession) -> None:
+        await session.set_mix("pirate:0.5+json")
+        for line in ("/adapters remove pirate", "/adapters rename json other"):
+            with pytest.raises(ConfigError, match="answers in this chat; choose another mix first"):
+                await session.command(line)
+
+    @pytest.mark.parametrize(
+        ("line", "sentence"),
+        [
+            ("shwo", r"/adapters: .*invalid choice: 'shwo'"),
+            ("remove", "/adapters remove: .*required: name; write /adapters remove name"),
+            ("list all", "unrecognized arguments: all"),
+            ("show 'x", "close the quotation mark"),
+            ("merge pirate", "say what to make"),
+            ("merge pirate --rank x --name y", "invalid int value"),
+            ("--help", "/adapters: "),
+        ],
+    )
+    async def test_a_mistake_is_a_sentence(self, session: ChatSession, line: str, sentence: str) -> None:
+        with pytest.raises(ConfigError, match=sentence):
+            await session.command(f"/adapters {line}")

@@ -56,7 +56,7 @@ def test_a_model_must_be_named(model: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("quantization", "hqq-4bit"), ("kv_policy", "keep"), ("tensor_parallel_size", 2),
+        ("quantization", "hqq-4bit"), ("tensor_parallel_size", 2),
         ("attn_implementation", "flash_attention_2"), ("attn_implementation", "triton"),
     ],
 )  # fmt: skip

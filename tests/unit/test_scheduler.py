@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -28,16 +29,23 @@ class Slots:
     def __init__(self, num_slots: int) -> None:
         self.num_slots = num_slots
         self.pins: Counter[str] = Counter()
+        self.gone: set[str] = set()  # digests that cannot be brought in
+
+    @property
+    def resident(self) -> set[str]:
+        return set(+self.pins)
 
     def acquire(self, adapters: AdapterWeights) -> bool:
-        wanted = {digest for digest, _ in adapters}
+        wanted = {digest for digest, weight in adapters if weight}
+        if wanted & self.gone:
+            raise FileNotFoundError("gone from disk")
         if len(wanted | set(+self.pins)) > self.num_slots:
             return False
         self.pins.update(wanted)
         return True
 
     def release(self, adapters: AdapterWeights) -> None:
-        self.pins.subtract(digest for digest, _ in adapters)
+        self.pins.subtract(digest for digest, weight in adapters if weight)
         assert min(self.pins.values(), default=0) >= 0, "released more often than acquired"
 
 
@@ -51,8 +59,11 @@ class Engine:
         self.answers: dict[str, int] = {}  # tokens still wanted
         self.finished: list[str] = []
 
-    def add(self, name: str, prompt: list[int] | range, answer: int = 3, adapters: AdapterWeights = ()) -> Sequence:
-        seq = Sequence(name, list(prompt), SamplingParams(), adapters)
+    def add(
+        self, name: str, prompt: list[int] | range, answer: int = 3, adapters: AdapterWeights = (), **fields: Any
+    ) -> Sequence:
+        """`answer` 0 is a prefill."""
+        seq = Sequence(name, list(prompt), SamplingParams(), adapters, generates=answer > 0, **fields)
         self.answers[name] = answer
         self.scheduler.add(seq)
         return seq
@@ -61,8 +72,11 @@ class Engine:
         """Run a step; the number of tokens it computed of each request, in batch order."""
         batch = self.scheduler.schedule()
         self.check(batch)
-        sampled = batch.sampled
+        sampled, ended = batch.sampled, [*batch.prefilled, *(seq for seq, _ in batch.refused)]
         self.scheduler.computed(batch)
+        for seq in ended:
+            self.scheduler.remove(seq)
+            self.finished.append(seq.request_id)
         for seq in sampled:
             seq.token_ids.append(7)
             self.answers[seq.request_id] -= 1
@@ -207,16 +221,90 @@ def test_several_preempted_requests_keep_their_order() -> None:
     assert [seq.request_id for seq in engine.scheduler.waiting] == ["b", "c"]
 
 
-def test_a_request_that_waits_for_a_slot_is_not_overtaken() -> None:
+def test_while_one_waits_for_a_slot_those_that_need_none_go_before_it() -> None:
     engine = Engine(slots=1)
     engine.add("a", range(4), answer=3, adapters=((A, 1.0),))
     engine.add("b", range(4), answer=2, adapters=((B, 1.0),))
+    engine.add("c", range(4), answer=1, adapters=((C, 1.0),))
     engine.add("a again", range(4), answer=1, adapters=((A, 1.0),))
     engine.add("base", range(4), answer=1)
-    order = [list(engine.step()) for _ in range(5)]
-    assert order == [["a"], ["a"], ["a"], ["b"], ["b"]]
-    assert engine.run()[:2] == ["a", "b"]
+    engine.add("weightless", range(4), answer=1, adapters=((B, 0.0),))
+    order = [list(engine.step()) for _ in range(6)]
+    assert order == [["a", "a again", "base", "weightless"], ["a"], ["a"], ["b"], ["b"], ["c"]]
     assert +engine.slots.pins == Counter()
+
+
+def test_no_more_than_sixteen_overtake_one_that_waits_for_a_slot() -> None:
+    """However many requests of the same adapter keep coming, the slot comes free."""
+    engine = Engine(slots=1)
+    engine.add("a", range(4), answer=3, adapters=((A, 1.0),))
+    waits = engine.add("b", range(4), answer=1, adapters=((B, 1.0),))
+    for i in range(100):
+        engine.add(f"again{i}", range(4), answer=3, adapters=((A, 1.0),))
+        engine.step()
+        if "b" in engine.finished:
+            break
+    assert waits.num_overtaken == 16
+    assert engine.finished == ["a", *(f"again{i}" for i in range(16)), "b"]
+    assert len(engine.run()) == i + 3
+
+
+def test_nobody_takes_the_slots_that_one_waits_for() -> None:
+    engine = Engine(slots=2)
+    engine.add("a", range(4), answer=2, adapters=((A, 1.0),))
+    engine.add("mix", range(4), answer=1, adapters=((B, 1.0), (C, 1.0)))
+    engine.add("c", range(4), answer=1, adapters=((C, 1.0),))
+    assert [list(engine.step()) for _ in range(3)] == [["a"], ["a"], ["mix", "c"]]
+
+
+def test_what_cannot_be_brought_in_ends_that_request_alone_and_in_the_same_step() -> None:
+    engine = Engine()
+    engine.slots.gone = {B}
+    engine.add("a", range(4), answer=2, adapters=((A, 1.0),))
+    engine.add("b", range(4), answer=2, adapters=((B, 1.0),))
+    engine.add("base", range(4), answer=2)
+    assert list(engine.step()) == ["a", "base"]
+    assert engine.finished == ["b"]
+    assert engine.run() == ["b", "a", "base"] and +engine.slots.pins == Counter()
+
+
+def test_a_prefill_computes_everything_and_samples_nothing() -> None:
+    engine = Engine(budget=5)
+    engine.add("warm", range(12), answer=0)
+    assert [engine.step() for _ in range(3)] == [{"warm": 5}, {"warm": 5}, {"warm": 2}]
+    assert engine.finished == ["warm"]
+    seq = engine.add("asks", [*range(12), 99], answer=1)
+    assert engine.step() == {"asks": 1}
+    assert seq.num_cached_tokens == 12
+
+
+def test_the_background_runs_only_while_nothing_else_does_and_in_small_steps() -> None:
+    engine = Engine(blocks=256, budget=1000)
+    engine.add("warm", range(300), answer=0, is_background=True)
+    engine.add("asks", range(1000, 1004), answer=2)
+    assert [engine.step() for _ in range(5)] == [{"asks": 4}, {"asks": 1}, {"warm": 128}, {"warm": 128}, {"warm": 44}]
+    assert engine.finished == ["asks", "warm"]
+
+
+def test_the_background_gives_back_everything_at_once_and_goes_on_where_it_was() -> None:
+    engine = Engine(blocks=64, slots=1)
+    warm = engine.add("warm", range(200), answer=0, adapters=((A, 1.0),), is_background=True)
+    assert engine.step() == {"warm": 64}
+    engine.add("asks", range(1000, 1004), answer=2, adapters=((B, 1.0),))
+    assert engine.step() == {"asks": 4}
+    assert not warm.block_table and set(+engine.slots.pins) == {B}
+    assert [engine.step() for _ in range(4)] == [{"asks": 1}, {"warm": 64}, {"warm": 64}, {"warm": 8}]
+    assert warm.num_cached_tokens == 0  # found nothing of others', when it first came
+    assert engine.pool.num_free == 64 and +engine.slots.pins == Counter()
+
+
+def test_an_aborted_background_request_is_gone_whether_it_waits_or_runs() -> None:
+    engine = Engine()
+    runs, waits = (engine.add(name, range(200), answer=0, is_background=True) for name in ("runs", "waits"))
+    engine.step()
+    engine.scheduler.remove(waits)
+    engine.scheduler.remove(runs)
+    assert not engine.scheduler.has_work() and engine.pool.num_free == 64
 
 
 def test_requests_of_one_adapter_share_its_slot() -> None:
@@ -288,14 +376,16 @@ class Schedules(RuleBasedStateMachine):
         self.seqs: dict[str, Sequence] = {}
 
     @rule(
-        beginning=st.integers(0, 2), length=st.integers(1, 14), answer=st.integers(1, 6),
-        members=st.sets(st.sampled_from([A, B, C]), max_size=2),
+        beginning=st.integers(0, 2), length=st.integers(1, 14), answer=st.integers(0, 6),
+        members=st.sets(st.sampled_from([A, B, C]), max_size=2), background=st.booleans(),
+        policy=st.sampled_from(["exact", "keep"]),
     )  # fmt: skip
-    def add(self, beginning: int, length: int, answer: int, members: set[str]) -> None:
+    def add(self, beginning: int, length: int, answer: int, members: set[str], background: bool, policy: str) -> None:
         name = str(len(self.engine.answers))
         prompt = range(50 * beginning, 50 * beginning + length)
         adapters = tuple((digest, 1.0) for digest in sorted(members))
-        self.seqs[name] = self.engine.add(name, prompt, answer, adapters)
+        fields = {"is_background": background, "kv_policy": policy}
+        self.seqs[name] = self.engine.add(name, prompt, answer, adapters, **fields)
 
     @rule()
     def step(self) -> None:
@@ -317,11 +407,14 @@ class Schedules(RuleBasedStateMachine):
         held = Counter(block for seq in scheduler.running for block in seq.block_table)
         assert [held[block] for block in range(pool.num_blocks)] == pool._ref_counts
         assert set(pool._free) == set(range(pool.num_blocks)) - held.keys()
-        assert {block: key for key, block in pool._block_of.items()} == pool._hash_of
+        named = {(name, block) for block, names in pool._hashes_of.items() for name in names}
+        assert named == set(pool._block_of.items())
         for seq in scheduler.running:  # where a sequence still writes, nobody else reads or writes
             assert all(held[block] == 1 for block in seq.block_table[seq.num_computed_tokens // BLOCK_SIZE :])
-        assert not any(seq.block_table for seq in scheduler.waiting)
-        assert set(self.seqs.values()) == {*scheduler.running, *scheduler.waiting}
+        waiting = {*scheduler.waiting, *scheduler.background}
+        assert not any(seq.block_table for seq in waiting)
+        assert set(self.seqs.values()) == {*scheduler.running, *waiting}
+        assert len({seq.is_background for seq in scheduler.running}) <= 1, "the background runs alone"
         pins = Counter(digest for seq in scheduler.running for digest, _ in seq.adapters)
         assert +self.engine.slots.pins == pins
 

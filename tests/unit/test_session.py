@@ -83,7 +83,7 @@ async def until_text(session: ChatSession, text: str) -> asyncio.Task[Turn]:
 
 def stored(session: ChatSession) -> list[Turn]:
     with ConversationStore() as store:
-        return store.path_to_latest(session.conversation_id)
+        return store.turns(session.conversation_id)
 
 
 async def test_start_tells_progress_and_then_the_engine(chats: Chats) -> None:
@@ -334,6 +334,7 @@ async def test_a_mix_loads_its_adapters_once(chats: Chats) -> None:
     session = chats.open()
     await ask(session, "hi")
     assert await session.set_mix("pirate:0.5+json:0.5") == "json:0.5+pirate:0.5"
+    await asyncio.sleep(0.01)  # what the engine tells of its adapters comes on a road of its own
     await session.set_mix("pirate")
     await ask(session, "hi")
     assert [name for name, _ in chats.host.clients[0].loads] == ["json", "pirate"]
@@ -346,7 +347,7 @@ async def test_a_mix_loads_its_adapters_once(chats: Chats) -> None:
     [
         ("pirate+", MixError, "is not a mix"),
         ("nobody", AdapterError, "there is no adapter 'nobody'.*there: .*pirate"),
-        ("other", AdapterError, "cannot be used: .*vera"),
+        ("other", AdapterError, "cannot be used: .*VERA"),
         ("wrong", AdapterError, "does not fit"),
     ],
 )
@@ -377,9 +378,9 @@ async def test_what_the_engine_warns_of_is_told_with_the_mix(chats: Chats) -> No
     session = chats.open()
     await ask(session, "hi")
     assert (await session.command("/adapter odd+plain")).message.endswith("odd: of another base")
-    assert session.warnings == ["odd: of another base"]
+    assert [str(remark) for remark in session.remarks] == ["odd: of another base"]
     await session.set_mix("plain")
-    assert session.warnings == []
+    assert session.remarks == []
 
 
 async def test_the_first_folder_with_a_name_wins(chats: Chats, tmp_path: Path) -> None:
@@ -455,7 +456,7 @@ async def test_a_new_conversation_forgets_the_turns_and_an_answer_stays_in_its_o
     await task
     assert session.turns == []
     with ConversationStore() as store:
-        assert [turn.text for turn in store.path_to_latest(old)] == ["old", "old answer"]
+        assert [turn.text for turn in store.turns(old)] == ["old", "old answer"]
 
 
 async def test_a_conversation_is_resumed_under_its_mix_and_system_prompt(chats: Chats) -> None:

@@ -53,7 +53,7 @@ def test_without_any_source_the_defaults_can_be_used() -> None:
 
 @pytest.mark.parametrize(
     ("group", "mirrored", "elsewhere"),
-    [(EngineSettings, EngineConfig, {"model", "seed"}), (SamplingSettings, SamplingParams, {"logprobs"})],
+    [(EngineSettings, EngineConfig, {"model", "seed", "kv_policy"}), (SamplingSettings, SamplingParams, {"logprobs"})],
 )
 def test_the_settings_mirror_the_engines_own(group: type, mirrored: type, elsewhere: set[str]) -> None:
     ours = {name: field.default for name, field in group.model_fields.items()}  # type: ignore[attr-defined]
@@ -98,7 +98,8 @@ def test_none_unsets(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"max_loras": "-1"}, ConfigError, "max_loras = -1 cannot be used; give .*0 or more"),
         ({"adapter": "a+a"}, MixError, "names 'a' twice"),
         ({"quantization": "hqq-4bit"}, UnsupportedError, "quantization = 'hqq-4bit' is not supported yet; choose none"),
-        ({"repetition_penalty": "1.1"}, UnsupportedError, "repetition_penalty = 1.1 is not supported yet"),
+        ({"repetition_penalty": "0"}, ConfigError, "repetition_penalty = 0.0 cannot be used"),
+        ({"kv_policy": "exakt"}, ConfigError, "kv_policy = 'exakt' cannot be used; give 'exact' or 'keep'"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_its_value_and_a_fix(
@@ -217,3 +218,9 @@ def test_a_config_folder_that_cannot_be_written_is_a_sentence() -> None:
     config_file().parent.write_text("a file in the folder's place")
     with pytest.raises(ConfigError, match=r"cannot be written.*MP13_CONFIG_DIR"):
         save_settings({"top_k": 1})
+
+
+def test_the_kv_policy_travels_with_each_prompt_and_is_no_setting_of_the_engine() -> None:
+    keep = load_settings({"kv_policy": "keep"})
+    assert keep.kv_policy == "keep"
+    assert keep.engine_config() == load_settings({}).engine_config()

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mp13.chat.conversation.store import SCHEMA_VERSION, ConversationStore
+from mp13.chat.conversation import store_schema
+from mp13.chat.conversation.store import ConversationStore
+from mp13.chat.conversation.store_schema import SCHEMA_VERSION
 from mp13.chat.conversation.turn import Turn
 from mp13.errors import Mp13Error
 from mp13.library.paths import data_dir
@@ -44,7 +46,7 @@ def test_turns_come_back_as_they_were(store: ConversationStore) -> None:
     for turn in turns:
         store.add("one", turn)
     store.close()
-    assert ConversationStore().path_to_latest("one") == turns
+    assert ConversationStore().turns("one") == turns
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -52,7 +54,7 @@ def test_turns_come_back_as_they_were(store: ConversationStore) -> None:
 def test_any_text_and_ids_come_back(store: ConversationStore, text: str, ids: list[int]) -> None:
     turn = Turn("assistant", text, "base", token_ids=tuple(ids), finish_reason="abort")
     store.add(turn.id, turn)
-    assert store.path_to_latest(turn.id) == [turn]
+    assert store.turns(turn.id) == [turn]
 
 
 def test_the_path_follows_the_parents_of_the_latest_turn(store: ConversationStore) -> None:
@@ -63,7 +65,63 @@ def test_the_path_follows_the_parents_of_the_latest_turn(store: ConversationStor
     for turn in (root, first, second, leaf):
         store.add("one", turn)
     store.add("two", Turn("user", "elsewhere", "base"))
-    assert [turn.text for turn in store.path_to_latest("one")] == ["root", "second", "leaf"]
+    assert [turn.text for turn in store.turns("one")] == ["root", "second", "leaf"]
+
+
+def test_an_answer_beside_the_kept_one_is_stored_and_the_path_goes_around_it(store: ConversationStore) -> None:
+    prompt = Turn("user", "ask", "base")
+    kept, beside = answer_to(prompt, "kept"), answer_to(prompt, "beside")
+    store.add("one", prompt)
+    store.add("one", kept)
+    store.add("one", beside, kept=False)
+    assert store.turns("one") == [prompt, kept]
+    assert store.answers(prompt.id) == [kept, beside]
+    store.keep("one", beside.id)
+    leaf = Turn("user", "leaf", "base", parent_id=beside.id)
+    store.add("one", leaf)
+    assert ConversationStore().turns("one") == [prompt, beside, leaf]
+    with pytest.raises(Mp13Error, match="cannot be used"):
+        store.keep("one", "nobody")
+
+
+def _as_schema_1(store: ConversationStore) -> None:
+    """What the version before this one left behind."""
+    store._db.execute("PRAGMA foreign_keys = OFF")
+    store._db.execute("ALTER TABLE conversations DROP COLUMN head")
+    store._db.execute("PRAGMA user_version = 1")
+    store.close()
+
+
+def test_a_file_of_schema_1_is_copied_aside_and_goes_on_where_it_ended() -> None:
+    store = ConversationStore()
+    prompt = Turn("user", "ask", "base")
+    turns = [prompt, answer_to(prompt, "first"), answer_to(prompt, "second")]
+    for turn in turns:
+        store.add("one", turn)
+    store.add("two", Turn("user", "elsewhere", "base"))
+    _as_schema_1(store)
+    with ConversationStore() as migrated:
+        assert migrated.turns("one") == [turns[0], turns[2]]
+        assert [turn.text for turn in migrated.turns("two")] == ["elsewhere"]
+        migrated.add("three", Turn("user", "new", "base"))
+    aside = data_dir() / "conversations.db.schema-1"
+    assert stat.S_IMODE(aside.stat().st_mode) == 0o600
+    with sqlite3.connect(aside) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("SELECT count(*) FROM turns").fetchone() == (4,)
+    db.close()
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ConversationStore()
+    store.add("one", Turn("user", "kept", "base"))
+    _as_schema_1(store)
+    broken = store_schema._FROM_1 + "UPDATE nowhere SET x = 1;\n"
+    with monkeypatch.context() as patch, pytest.raises(Mp13Error, match="no such table"):
+        patch.setattr(store_schema, "_FROM_1", broken)
+        ConversationStore()
+    with ConversationStore() as migrated:
+        assert [turn.text for turn in migrated.turns("one")] == ["kept"]
 
 
 def test_a_turn_that_was_acknowledged_survives_kill_9(store: ConversationStore) -> None:
@@ -85,7 +143,7 @@ def test_a_turn_that_was_acknowledged_survives_kill_9(store: ConversationStore) 
         acknowledged = [writer.stdout.readline().strip() for _ in range(20)]
         writer.send_signal(signal.SIGKILL)
         acknowledged += [line.strip() for line in writer.stdout if line.endswith("\n")]
-    stored = [turn.id for turn in store.path_to_latest("one")]
+    stored = [turn.id for turn in store.turns("one")]
     assert stored[: len(acknowledged)] == acknowledged
     assert len(stored) - len(acknowledged) <= 1  # the one that was written and not yet told
 

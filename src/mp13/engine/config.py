@@ -82,7 +82,7 @@ class EngineConfig:
             ("kv_policy", ("exact", "keep")),
         ):  # fmt: skip
             self._require(getattr(self, name) in known, name, f"one of {', '.join(known)}")
-        for name, landed in (("quantization", ("none",)), ("kv_policy", ("exact",)), ("tensor_parallel_size", (1,)),
+        for name, landed in (("quantization", ("none",)), ("tensor_parallel_size", (1,)),
                              ("attn_implementation", ("auto", "sdpa", "reference"))):  # fmt: skip
             if getattr(self, name) not in landed:
                 choices = ", ".join(map(str, landed))

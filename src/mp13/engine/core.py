@@ -5,54 +5,40 @@ Not thread-safe: whoever holds it calls it from one thread.
 
 import os
 import random
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import get_args
 
 from mp13.engine.adapters.manager import AdapterManager, merge_members
 from mp13.engine.config import EngineConfig
-from mp13.engine.execution.kv_cache import allocate_kv_cache, block_bytes, default_cache_bytes
-from mp13.engine.execution.model_runner import ModelRunner
-from mp13.engine.models.digest import base_digest
-from mp13.engine.models.loader import LoadedModel, load_model
+from mp13.engine.description import describe
+from mp13.engine.effect import EffectCheck
+from mp13.engine.execution.kv_cache import allocate_kv_cache, size_cache
+from mp13.engine.execution.model_runner import ModelRunner, Sampled
+from mp13.engine.models.loader import load_model
 from mp13.engine.models.weights import OnProgress
-from mp13.engine.request import AdapterInfo, ErrorEvent, Event, FinishEvent, FinishReason, SamplingParams, TokenEvent
+from mp13.engine.prompts import Prompt, PromptReader, ends_with_answer
+from mp13.engine.request import (
+    AdapterInfo,
+    ErrorEvent,
+    Event,
+    FinishEvent,
+    FinishReason,
+    KVPolicy,
+    Prompting,
+    RequestOutput,
+    SamplingParams,
+    TokenEvent,
+)
 from mp13.engine.scheduling.block_pool import BlockPool
 from mp13.engine.scheduling.scheduler import Scheduler
 from mp13.engine.scheduling.sequence import Sequence
+from mp13.engine.scoring import ScoreGroup, Scoring
 from mp13.engine.text.answer import Answer
-from mp13.engine.text.chat_template import ChatMessage, chat_token_ids, template_digest
-from mp13.errors import ConfigError, ContextError, ModelError
-
-Prompt = str | list[int] | list[ChatMessage]
-
-
-@dataclass(frozen=True)
-class EngineDescription:
-    """The engine as it came up. `notes` say what `auto` chose and why."""
-
-    model: str
-    model_type: str
-    dtype: str
-    device: str
-    model_impl: str
-    attn_implementation: str
-    quantization: str
-    max_model_len: int
-    kv_cache_tokens: int
-    notes: tuple[str, ...]
-    eos_token_ids: frozenset[int]
-    template_digest: str
-    _base_digest: "Future[str]" = field(repr=False, compare=False)
-
-    @property
-    def base_digest(self) -> str:
-        """SHA-256 over the model's weights. Hashed in the background; the first reader may wait for it."""
-        return self._base_digest.result()
+from mp13.errors import ConfigError, ModelError
 
 
 @dataclass
@@ -60,6 +46,7 @@ class _Running:
     seq: Sequence
     answer: Answer
     members: tuple[tuple[str, str, float], ...]  # name, digest, weight
+    prompting: Prompting | None
 
 
 class EngineCore:
@@ -77,23 +64,25 @@ class EngineCore:
             max_rank=config.max_lora_rank,
             dtype=loaded.activation_dtype,
             model=config.model,
+            vocab_size=loaded.vocab_size,
+            tokenizer=loaded.tokenizer,
         )
+        self.prompts = PromptReader(loaded.tokenizer, self.adapters, loaded.vocab_size)
         self.runner = ModelRunner(
             loaded.model,
             loaded.context,
-            self.adapters.slots.columns_of,
+            self.adapters.slots.slots_of,
             block_size=config.block_size,
             dtype=loaded.activation_dtype,
             device=loaded.device,
             eos_token_ids=loaded.eos_token_ids,
         )
         on_progress("cache", None)
-        num_blocks, self.max_model_len = self._size_cache(loaded)
-        self.runner.use_cache(
-            allocate_kv_cache(
-                loaded.model.cache_shape, num_blocks, config.block_size, loaded.activation_dtype, loaded.device
-            )
+        shape, dtype = loaded.model.cache_shape, loaded.activation_dtype
+        num_blocks, self.max_model_len = size_cache(
+            config, shape, dtype, loaded.device, loaded.max_position, self.runner.measure_activation_bytes
         )
+        self.runner.use_cache(allocate_kv_cache(shape, num_blocks, config.block_size, dtype, loaded.device))
         self.pool = BlockPool(num_blocks, config.block_size, config.enable_prefix_caching)
         self.scheduler = Scheduler(
             self.pool,
@@ -101,93 +90,204 @@ class EngineCore:
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=config.max_num_batched_tokens,
         )
-        self.info = self._describe(loaded, num_blocks)
+        self.scoring = Scoring(self.runner, self.adapters, self.vocab_size)
+        self.effects = EffectCheck(self.runner, self.adapters, self.vocab_size)
+        self.info = describe(config, loaded, self.max_model_len, num_blocks)
         self._running: dict[str, _Running] = {}
         self._seeds = random.Random(config.seed)
         self._ids = count()
 
-    def add(self, prompt: Prompt, params: SamplingParams, mix: str | None = None, request_id: str | None = None) -> str:
+    def add(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        mix: str | None = None,
+        request_id: str | None = None,
+        kv_policy: KVPolicy | None = None,
+    ) -> str:
         """Queue a request; returns its id.
 
         Args:
             prompt: text (special tokens are added), token ids, or messages for the model's chat template.
             mix: which adapters answer; None is the base.
+            kv_policy: whether cache blocks that another mix computed may be used; None is the configured policy.
 
         Raises:
             MixError: the mix is malformed or names an adapter that is not loaded.
             ContextError: the prompt leaves no room for an answer.
-            ConfigError: the prompt is empty, has an unknown token id, or the request id is in use.
+            ConfigError: the prompt is empty, has an unknown token id, the policy is none, or the request id is in use.
         """
+        return self._queue(prompt, params, mix, request_id, kv_policy)
+
+    def prefill(
+        self,
+        prompt: Prompt,
+        mix: str | None = None,
+        request_id: str | None = None,
+        kv_policy: KVPolicy | None = None,
+        *,
+        background: bool = False,
+    ) -> str:
+        """Queue a prompt to be computed and cached; its FinishEvent has an empty output. Arguments and errors of `add`.
+
+        Messages that end with an answer are the past of a conversation: what the next turn's prompt will begin with.
+        In the `background` it runs only while no other request does.
+        """
+        params = SamplingParams(seed=0)
+        return self._queue(prompt, params, mix, request_id, kv_policy, generates=False, background=background)
+
+    def _queue(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        mix: str | None,
+        request_id: str | None,
+        kv_policy: KVPolicy | None,
+        *,
+        generates: bool = True,
+        background: bool = False,
+    ) -> str:
         resolved, members = self.adapters.resolve(mix or "base")
-        token_ids = self._token_ids(prompt)
+        text = self.prompts.text_of(members)
+        is_past = not generates and ends_with_answer(prompt)
+        token_ids, prompting = self.prompts.token_ids(prompt, text, self.max_model_len, is_past=is_past)
         request_id = request_id or f"request-{next(self._ids)}"
         if request_id in self._running:
             raise ConfigError(f"request id {request_id!r} is already running; give another")
+        policy = kv_policy or self.config.kv_policy
+        if policy not in get_args(KVPolicy):
+            raise ConfigError(f"kv_policy = {policy!r} cannot be used; give one of {', '.join(get_args(KVPolicy))}")
+        adapters = merge_members(members)
         seq = Sequence(
             request_id,
             token_ids,
             params,
-            adapters=merge_members(members),
+            adapters,
             seed=self._seeds.getrandbits(63) if params.seed is None else params.seed,
             max_len=self.max_model_len,
+            # What was invoked in the past counts no more: the next prompt's own invocation comes behind it.
+            active_from=self.adapters.active_from(adapters, [] if is_past else token_ids),
+            kv_policy=policy,
+            is_background=background,
+            generates=generates,
         )
-        answer = Answer(self.tokenizer, params, self.info.eos_token_ids, str(resolved), time.perf_counter())
-        self._running[request_id] = _Running(seq, answer, members)
+        eos_token_ids = self.info.eos_token_ids | text.eos_token_ids
+        answer = Answer(text.tokenizer, params, eos_token_ids, str(resolved), time.perf_counter())
+        self._running[request_id] = _Running(seq, answer, members, prompting)
         self.adapters.retain(seq.adapters)
         self.scheduler.add(seq)
         return request_id
 
+    def compare(
+        self, prompt: Prompt, params: SamplingParams, mixes: Iterable[str], kv_policy: KVPolicy | None = None
+    ) -> list[str]:
+        """Queue the prompt under each of the mixes, or under none; returns their ids. Arguments and errors of `add`.
+
+        Without a seed in the parameters one is drawn for all, so that what differs is the mixes' doing.
+        """
+        if params.seed is None:
+            params = replace(params, seed=self._seeds.getrandbits(63))
+        added: list[str] = []
+        try:
+            for mix in mixes:
+                added.append(self.add(prompt, params, mix, kv_policy=kv_policy))
+        except Exception:
+            for request_id in added:
+                self.abort(request_id)
+            raise
+        return added
+
+    def score(self, token_ids: list[int], mixes: Collection[str], start: int = 1) -> str:
+        """Queue a text to be judged by each of the mixes, from token number `start` on; returns its id.
+
+        Raises:
+            MixError, ContextError, ConfigError: one of the mixes, the text or the start cannot be used.
+        """
+        self.prompts.check_judged(token_ids, start, self.max_model_len)
+        group = ScoreGroup(f"score-{next(self._ids)}", list(token_ids), start)
+        for mix in mixes:
+            adapters = merge_members(self.adapters.resolve(mix)[1])
+            group.add(adapters, self.adapters.active_from(adapters, token_ids[:start] if start > 1 else token_ids))
+        self.scoring.add(group, self.scheduler)
+        return group.request_id
+
+    def output_so_far(self, request_id: str) -> RequestOutput | None:
+        """A running answer as it stands; None for any other id. Changes nothing, so that any thread may ask."""
+        running = self._running.get(request_id)
+        return None if running is None else replace(self._output(running, "length"), finish_reason="abort")
+
     def abort(self, request_id: str) -> list[Event]:
         """End a request now; everything it held is free. An unknown or finished id is ignored."""
-        return self._finish(request_id, "abort") if request_id in self._running else []
+        if request_id in self._running:
+            return self._finish(request_id, "abort")
+        return self.scoring.abort(request_id, self.scheduler)
 
     def has_work(self) -> bool:
-        return self.scheduler.has_work()
+        return self.scheduler.has_work() or self.scoring.has_work() or self.effects.has_work()
 
     def step(self) -> list[Event]:
         """Compute one packed step and hand out what became of it. An error ends the requests of that step alone."""
-        try:
-            batch = self.scheduler.schedule()
-        except Exception as error:  # most likely the adapters of the next request do not fit on the device
-            culprits = list(self.scheduler.waiting)[:1] or list(self.scheduler.running)
-            return [event for seq in culprits for event in self._fail(seq, error)]
+        if self.scoring.takes_turn(self.scheduler):
+            return self.scoring.step(self.scheduler)
+        if self.effects.has_work() and not self.scheduler.has_foreground:
+            self.effects.step(self.scheduler)
+            return []
+        batch = self.scheduler.schedule(admits=not self.scoring.is_starving)
+        events = [event for seq, error in batch.refused for event in self._fail(seq, error)]
+        if not batch.rows:
+            return events
         try:
             new_tokens = self.runner.run(batch)
         except Exception as error:
-            return [event for row in batch.rows for event in self._fail(row.seq, error)]
-        sampled = batch.sampled
+            return events + [event for row in batch.rows for event in self._fail(row.seq, error)]
+        sampled, prefilled = batch.sampled, batch.prefilled
         self.scheduler.computed(batch)
-        events: list[Event] = []
-        for seq, token_id in zip(sampled, new_tokens, strict=True):
+        for seq in prefilled:
+            events += self._finish(seq.request_id, "length")
+        for seq, new_token in zip(sampled, new_tokens, strict=True):
             try:
-                events += self._append(seq, token_id)
+                events += self._append(seq, new_token)
             except Exception as error:
                 events += self._fail(seq, error)
         return events
 
     def load_adapter(self, path: str | Path, name: str | None = None) -> AdapterInfo:
-        return self.adapters.load(Path(os.path.expanduser(path)), name)
+        """Load a PEFT folder. Its effect is measured in a later step, when nobody waits."""
+        info = self.adapters.load(Path(os.path.expanduser(path)), name)
+        self.effects.add(info)
+        return info
+
+    def measure_effects(self) -> None:
+        """Measure at once what else waits for an idle step, unless there is other work."""
+        while self.effects.has_work() and not (self.scheduler.has_work() or self.scoring.has_work()):
+            self.effects.step(self.scheduler)
 
     def unload_adapter(self, name: str) -> None:
         self.adapters.unload(name)
 
-    def _append(self, seq: Sequence, token_id: int | None) -> list[Event]:
+    def _append(self, seq: Sequence, sampled: Sampled) -> list[Event]:
         answer = self._running[seq.request_id].answer
+        token_id, logprob = sampled
         if token_id is None:
             raise ModelError(
                 f"no token can follow: the model's scores under {answer.mix!r} are not finite numbers; "
                 "lower the weights of the mix, or choose another adapter or dtype"
             )
         seq.token_ids.append(token_id)
-        text, reason = answer.add(token_id, full=seq.num_tokens >= seq.max_len, now=time.perf_counter())
-        events: list[Event] = [TokenEvent(seq.request_id, token_id, text)]
+        full = seq.num_tokens >= seq.max_len
+        text, reason = answer.add(token_id, full=full, now=time.perf_counter(), logprob=logprob)
+        events: list[Event] = [TokenEvent(seq.request_id, token_id, text, logprob)]
         return events + (self._finish(seq.request_id, reason) if reason else [])
 
     def _finish(self, request_id: str, reason: FinishReason) -> list[Event]:
         running = self._running[request_id]
-        output = replace(running.answer.output(running.seq, reason), members=running.members)
+        output = self._output(running, reason)
         self._remove(running.seq)
         return [FinishEvent(request_id, output)]
+
+    def _output(self, running: _Running, reason: FinishReason) -> RequestOutput:
+        output = running.answer.output(running.seq, reason)
+        return replace(output, members=running.members, prompting=running.prompting)
 
     def _fail(self, seq: Sequence, error: Exception) -> list[Event]:
         self._remove(seq)
@@ -197,73 +297,3 @@ class EngineCore:
         del self._running[seq.request_id]
         self.scheduler.remove(seq)
         self.adapters.drop(seq.adapters)
-
-    def _token_ids(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str):
-            token_ids = list(self.tokenizer(prompt)["input_ids"])
-        elif prompt and isinstance(prompt[0], ChatMessage):
-            token_ids = chat_token_ids(self.tokenizer, prompt)
-        else:
-            token_ids = list(prompt)
-        if not token_ids:
-            raise ConfigError(f"prompt {prompt!r} is empty; give at least one token")
-        if wrong := [t for t in token_ids if not (isinstance(t, int) and 0 <= t < self.vocab_size)]:
-            raise ConfigError(f"token id {wrong[0]!r} is not in the vocabulary of {self.vocab_size} tokens")
-        if len(token_ids) >= self.max_model_len:
-            raise ContextError(
-                f"the prompt has {len(token_ids)} tokens, but the context holds {self.max_model_len} including the "
-                "answer; shorten it, start a new conversation, or raise max_model_len"
-            )
-        return token_ids
-
-    def _size_cache(self, loaded: LoadedModel) -> tuple[int, int]:
-        """Number of blocks, and the longest sequence."""
-        config, shape = self.config, loaded.model.cache_shape
-        per_block = block_bytes(shape, config.block_size, loaded.activation_dtype)
-        longest = min(config.max_model_len or loaded.max_position, loaded.max_position)
-        if config.max_model_len and config.max_model_len > loaded.max_position:
-            raise ConfigError(
-                f"max_model_len = {config.max_model_len} is over the {loaded.max_position} tokens this model was made "
-                "for; lower it, or leave it out"
-            )
-        wanted = config.max_num_seqs * -(-longest // config.block_size)
-        available = config.kv_cache_bytes
-        if available is None:
-            activations = self.runner.measure_activation_bytes(config.max_num_batched_tokens, config.max_num_seqs)
-            available = default_cache_bytes(loaded.device, config.gpu_memory_utilization, activations)
-            num_blocks = min(wanted, available // per_block)
-        else:
-            num_blocks = available // per_block
-        fits = num_blocks * config.block_size
-        if fits < 2 or (config.max_model_len and fits < config.max_model_len):
-            raise ConfigError(
-                f"the KV cache of {max(0, available):,} bytes holds {max(0, fits)} tokens, fewer than "
-                f"max_model_len = {config.max_model_len or 2}; raise kv_cache_memory or lower max_model_len"
-            )
-        return num_blocks, min(longest, fits)
-
-    def _describe(self, loaded: LoadedModel, num_blocks: int) -> EngineDescription:
-        digest: Future[str] = Future()
-        threading.Thread(target=_fulfil, args=(digest, lambda: base_digest(loaded.folder))).start()
-        return EngineDescription(
-            model=self.config.model,
-            model_type=loaded.model_type,
-            dtype=str(loaded.dtype).removeprefix("torch."),
-            device=str(loaded.device),
-            model_impl=loaded.model_impl,
-            attn_implementation=loaded.attention.name,
-            quantization=self.config.quantization,
-            max_model_len=self.max_model_len,
-            kv_cache_tokens=num_blocks * self.config.block_size,
-            notes=loaded.notes,
-            eos_token_ids=loaded.eos_token_ids,
-            template_digest=template_digest(loaded.tokenizer),
-            _base_digest=digest,
-        )
-
-
-def _fulfil(future: "Future[str]", work: Callable[[], str]) -> None:
-    try:
-        future.set_result(work())
-    except Exception as error:
-        future.set_exception(error)

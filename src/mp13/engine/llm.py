@@ -1,17 +1,32 @@
 """The engine in this process: call it, get answers. For a server or a chat see `AsyncEngine`."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mp13.engine.config import EngineConfig
-from mp13.engine.core import EngineCore, EngineDescription, Prompt
-from mp13.engine.request import AdapterInfo, ErrorEvent, FinishEvent, RequestOutput, SamplingParams, TokenEvent
+from mp13.engine.core import EngineCore
+from mp13.engine.description import EngineDescription
+from mp13.engine.prompts import Prompt
+from mp13.engine.request import (
+    AdapterInfo,
+    ErrorEvent,
+    Event,
+    FinishEvent,
+    KVPolicy,
+    Metrics,
+    RequestOutput,
+    SamplingParams,
+    ScoreEvent,
+    TokenEvent,
+    TokenScore,
+)
 from mp13.engine.text.chat_template import ChatMessage, to_messages
-from mp13.errors import ConfigError, UnsupportedError
+from mp13.errors import ConfigError
 
 OnToken = Callable[[int, int, str], None]  # (index of the prompt, token id, text that became certain with it)
-_T = TypeVar("_T")
+AnyPrompt = str | list[int] | Sequence[dict[str, Any] | ChatMessage]
 
 
 class LLM:
@@ -42,7 +57,13 @@ class LLM:
 
     def load_adapter(self, path: str | Path, name: str | None = None) -> AdapterInfo:
         """Load a PEFT folder; a name in use is replaced. Raises AdapterError or MixError, and changes nothing then."""
-        return self._core.load_adapter(path, name)
+        name = self._core.load_adapter(path, name).name
+        self._core.measure_effects()
+        return next(info for info in self.adapters if info.name == name)
+
+    def changed_adapters(self) -> list[str]:
+        """Names of the adapters whose files have changed since they were read; loading one again picks that up."""
+        return self._core.adapters.changed()
 
     def unload_adapter(self, name: str) -> None:
         """Raises AdapterError when no adapter of that name is loaded."""
@@ -54,6 +75,7 @@ class LLM:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         adapters: str | Sequence[str | None] | None = None,
         on_token: OnToken | None = None,
+        kv_policy: KVPolicy | None = None,
     ) -> list[RequestOutput]:
         """Answer all prompts in packed batches; outputs come in the order of the prompts.
 
@@ -62,10 +84,11 @@ class LLM:
             params: one for all, or one each; default `SamplingParams()`.
             adapters: one mix for all, or one each; None is the base.
             on_token: called with (index, token_id, text) for every token as it is made.
+            kv_policy: None is the one `LLM` was made with.
         """
         if isinstance(prompts, str):
             raise ConfigError(f"prompts = {prompts!r} is one text; give a list of prompts")
-        return self._run(list(prompts), params, adapters, on_token)
+        return self._run(list(prompts), params, adapters, on_token, kv_policy)
 
     def chat(
         self,
@@ -73,15 +96,58 @@ class LLM:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         adapters: str | Sequence[str | None] | None = None,
         on_token: OnToken | None = None,
+        kv_policy: KVPolicy | None = None,
     ) -> list[RequestOutput]:
         """Answer conversations: lists of {"role", "content"} and, for earlier answers, "token_ids"."""
-        return self._run([to_messages(messages) for messages in message_lists], params, adapters, on_token)
+        prompts = [to_messages(messages) for messages in message_lists]
+        return self._run(prompts, params, adapters, on_token, kv_policy)
 
-    def score(self, id_lists: Sequence[list[int]], adapters: str | Sequence[str | None] | None = None) -> Any:
-        raise UnsupportedError("score is not supported yet")
+    def score(
+        self, id_lists: Sequence[list[int]], adapters: str | Sequence[str | None] | None = None
+    ) -> list[list[float | None]]:
+        """Natural-log probability of each token after those before it, from raw float32 logits; a list's first is None.
 
-    def prefill(self, prompt: str | list[int], adapters: str | None = None) -> None:
-        raise UnsupportedError("prefill is not supported yet")
+        Args:
+            adapters: one mix for all, or one each; None is the base.
+        """
+        mixes = _one_each("adapters", adapters, (str, type(None)), len(id_lists))
+        jobs = [(ids, [mix or "base"], 1) for ids, mix in zip(id_lists, mixes, strict=True)]
+        return [[None, *(token.logprob for token in scores)] for (scores,) in self._score(jobs)]
+
+    def score_details(
+        self, id_lists: Sequence[list[int]], mixes: Sequence[str], start: int | Sequence[int] = 1
+    ) -> list[list[list[TokenScore]]]:
+        """How each mix judges each text from token `start` on: [text][mix][token]. All mixes of a text are computed
+        side by side, and compared with the first.
+
+        Args:
+            start: one for all texts, or one each; at least 1. Of what stands before it, cached blocks are used.
+        """
+        starts = _one_each("start", start, int, len(id_lists))
+        jobs = [(ids, list(mixes), first) for ids, first in zip(id_lists, starts, strict=True)]
+        return [[list(scores) for scores in per_mix] for per_mix in self._score(jobs)]
+
+    def prefill(self, prompt: AnyPrompt, adapters: str | None = None, kv_policy: KVPolicy | None = None) -> Metrics:
+        """Compute and cache what an answer to `prompt` would begin with: a text, token ids, or messages. Messages that
+        end with an answer are a conversation's past. Returns what it cost."""
+        add = partial(self._core.prefill, engine_prompt(prompt), adapters, kv_policy=kv_policy)
+        return self._complete([add])[0].metrics
+
+    def _score(self, jobs: list[tuple[list[int], list[str], int]]) -> list[tuple[tuple[TokenScore, ...], ...]]:
+        """jobs: (token ids, mixes, start) of each text."""
+        ends: dict[str, Event | None] = {}
+        try:
+            for token_ids, mixes, start in jobs:
+                ends[self._core.score(token_ids, mixes, start)] = None
+            while self._core.scoring.has_work():
+                for event in self._core.step():
+                    if isinstance(event, ErrorEvent):
+                        raise event.error
+                    ends[event.request_id] = event
+        finally:
+            for request_id in ends:
+                self._core.abort(request_id)
+        return [event.scores for event in ends.values() if isinstance(event, ScoreEvent)]
 
     def _run(
         self,
@@ -89,15 +155,24 @@ class LLM:
         params: SamplingParams | Sequence[SamplingParams] | None,
         adapters: str | Sequence[str | None] | None,
         on_token: OnToken | None,
+        kv_policy: KVPolicy | None,
     ) -> list[RequestOutput]:
         all_params = _one_each("params", params or SamplingParams(), SamplingParams, len(prompts))
         mixes = _one_each("adapters", adapters, (str, type(None)), len(prompts))
+        adds = [
+            partial(self._core.add, *request, kv_policy=kv_policy)
+            for request in zip(prompts, all_params, mixes, strict=True)
+        ]
+        return self._complete(adds, on_token)
+
+    def _complete(self, adds: Sequence[Callable[[], str]], on_token: OnToken | None = None) -> list[RequestOutput]:
+        """Add the requests and run them to their end."""
         index_of: dict[str, int] = {}
         outputs: dict[int, RequestOutput] = {}
         try:
-            for index, prompt in enumerate(prompts):
-                index_of[self._core.add(prompt, all_params[index], mixes[index])] = index
-            while self._core.has_work():
+            for index, add in enumerate(adds):
+                index_of[add()] = index
+            while len(outputs) < len(adds):
                 for event in self._core.step():
                     match event:
                         case TokenEvent(request_id, token_id, text) if on_token:
@@ -109,7 +184,13 @@ class LLM:
         finally:
             for request_id in index_of:  # after an error or Ctrl-C nothing may stay behind
                 self._core.abort(request_id)
-        return [outputs[index] for index in range(len(prompts))]
+        return [outputs[index] for index in range(len(adds))]
+
+
+def engine_prompt(prompt: AnyPrompt) -> Prompt:
+    """Raises ConfigError for messages that are none."""
+    is_ids = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], int)
+    return prompt if isinstance(prompt, str) or is_ids else to_messages(prompt)  # type: ignore[return-value, arg-type]
 
 
 def engine_config(model: str | Path, options: dict[str, Any]) -> EngineConfig:

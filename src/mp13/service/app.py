@@ -26,7 +26,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mp13.errors import ConfigError, Mp13Error
 from mp13.service.endpoint import HAS_UNIX_SOCKETS, Launch, listen_loopback, publish
 from mp13.service.host import EngineHost
-from mp13.service.schema import FailedEvent, GenerateRequest, LoadAdapterRequest, adapter_infos, adapter_lists
+from mp13.service.schema import (
+    CompareRequest,
+    FailedEvent,
+    GenerateRequest,
+    LoadAdapterRequest,
+    PrefillRequest,
+    ScoreRequest,
+    adapter_infos,
+    adapter_lists,
+)
 from mp13.service.streaming import LineStream, failure
 
 _END_S = 2  # for a graceful end; a step of the model that runs longer is cut off
@@ -47,6 +56,15 @@ class Service:
 
     async def generate(self, request: Request) -> Response:
         return LineStream(self.host.answer(await _body(request, GenerateRequest)))
+
+    async def compare(self, request: Request) -> Response:
+        return LineStream(self.host.compare(await _body(request, CompareRequest)))
+
+    async def prefill(self, request: Request) -> Response:
+        return LineStream(self.host.prefill(await _body(request, PrefillRequest)))
+
+    async def score(self, request: Request) -> Response:
+        return LineStream(self.host.score(await _body(request, ScoreRequest)))
 
     async def adapters(self, request: Request) -> Response:
         return _json(adapter_lists.dump_json(await self.host.adapters()))
@@ -69,6 +87,9 @@ def make_app(service: Service, token: str | None) -> ASGIApp:
         routes=[
             Route("/v1/mp13/events", service.events, methods=["GET"]),
             Route("/v1/mp13/generate", service.generate, methods=["POST"]),
+            Route("/v1/mp13/compare", service.compare, methods=["POST"]),
+            Route("/v1/mp13/prefill", service.prefill, methods=["POST"]),
+            Route("/v1/mp13/score", service.score, methods=["POST"]),
             Route("/v1/mp13/adapters", service.adapters, methods=["GET"]),
             Route("/v1/mp13/adapters", service.load_adapter, methods=["POST"]),
             Route("/v1/mp13/adapters/{name}", service.unload_adapter, methods=["DELETE"]),

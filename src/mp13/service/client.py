@@ -15,12 +15,17 @@ from mp13.mix import check_name
 from mp13.service.endpoint import Address
 from mp13.service.schema import (
     AdapterInfo,
+    CompareRequest,
     EngineEvent,
     FailedEvent,
     FinishEvent,
     GenerateRequest,
     Health,
     LoadAdapterRequest,
+    PrefillRequest,
+    ScoreReport,
+    ScoreRequest,
+    StartedEvent,
     TokenEvent,
     adapter_infos,
     adapter_lists,
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
 _ROOT = "/v1/mp13"
 _CONNECT_S = 5.0
 _Event = TypeVar("_Event")
+AnswerEvent = StartedEvent | TokenEvent | FinishEvent
 
 
 class EngineGone(Mp13Error):
@@ -72,9 +78,21 @@ class EngineClient:
         """The engine's life, from its present state on. Reading it is a lease too."""
         return self._stream("GET", "/events", engine_events.validate_json)
 
-    def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenEvent | FinishEvent]:
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[AnswerEvent]:
         """The answer, token by token, closed by a `FinishEvent`. Closing the iterator early aborts it."""
         return self._stream("POST", "/generate", _answer_event, request)
+
+    def compare(self, request: CompareRequest) -> AsyncGenerator[AnswerEvent]:
+        """The answers of all mixes as they come, a `FinishEvent` each. Closing the iterator early aborts them."""
+        return self._stream("POST", "/compare", _answer_event, request, ends=len(request.mixes))
+
+    async def prefill(self, request: PrefillRequest) -> None:
+        """Return when the messages are computed; everything else goes first. Cancelling this ends it."""
+        await self._call("POST", "/prefill", request)
+
+    async def score(self, request: ScoreRequest) -> ScoreReport:
+        """Cancelling this ends it."""
+        return ScoreReport.model_validate_json(await self._call("POST", "/score", request))
 
     async def adapters(self) -> list[AdapterInfo]:
         """The adapters that are loaded now."""
@@ -104,9 +122,12 @@ class EngineClient:
                 return await response.aread()
 
     async def _stream(
-        self, method: str, path: str, read: Callable[[bytes], _Event], body: BaseModel | None = None
+        self, method: str, path: str, read: Callable[[bytes], _Event], body: BaseModel | None = None, ends: int = 1
     ) -> AsyncGenerator[_Event]:
-        """Each line, read. Split at newlines alone: httpx's `aiter_lines` also splits at U+2028, which JSON has raw."""
+        """Each line, read, until `ends` answers have finished.
+
+        Split at newlines alone: httpx's `aiter_lines` also splits at U+2028, which JSON has raw.
+        """
         async with aclosing(await self._open(method, path, body)) as response:
             rest = b""
             with self._loss():
@@ -114,7 +135,8 @@ class EngineClient:
                     *lines, rest = (rest + chunk).split(b"\n")
                     for event in map(read, filter(None, lines)):
                         yield event
-                        if isinstance(event, FinishEvent):
+                        ends -= isinstance(event, FinishEvent)
+                        if not ends:
                             return
         raise self._gone()
 
@@ -148,7 +170,7 @@ class EngineClient:
         return EngineGone(f"the engine process has ended{where}; send the prompt again to start a new one")
 
 
-def _answer_event(line: bytes) -> TokenEvent | FinishEvent:
+def _answer_event(line: bytes) -> AnswerEvent:
     event = answer_events.validate_json(line)
     if isinstance(event, FailedEvent):
         raise _error(event)

@@ -10,8 +10,8 @@ import os
 import pkgutil
 import threading
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import asdict
 from typing import Any, Literal, Protocol
 
@@ -23,22 +23,46 @@ from mp13.service.provenance import EngineDescription, compose
 from mp13.service.schema import (
     AdapterInfo,
     AdaptersEvent,
+    CompareRequest,
+    Done,
     EngineEvent,
     EngineInfo,
     FinishEvent,
     GenerateRequest,
     Health,
+    KVPolicy,
     LoadAdapterRequest,
     LoadEvent,
+    Message,
+    PrefillRequest,
     Provenance,
     ReadyEvent,
     SamplingParams,
+    ScoreReport,
+    ScoreRequest,
+    StartedEvent,
     TokenEvent,
+    TokenScore,
 )
 from mp13.service.streaming import failed_event
 
 log = logging.getLogger(__name__)
 _PROGRESS_S = 0.05  # between two load events of one stage
+_HASH_S = 0.05  # a first token waits this long at most for the base's digest, which its provenance needs
+
+
+Messages = list[dict[str, Any]]
+AnswerEvents = AsyncGenerator[engine_request.TokenEvent | engine_request.FinishEvent]
+EngineEvents = AsyncGenerator[tuple[int, engine_request.TokenEvent | engine_request.FinishEvent]]
+
+
+class Scored(Protocol):
+    """An answer as several mixes judge it: `ScoredAnswer` of the engine."""
+
+    token_ids: Sequence[int]
+    texts: Sequence[str]
+    scores: Sequence[Sequence[TokenScore]]
+    best_texts: Sequence[Sequence[str]]
 
 
 class Engine(Protocol):
@@ -48,8 +72,16 @@ class Engine(Protocol):
     adapters: list[AdapterInfo]
 
     def generate(
-        self, prompt: list[dict[str, Any]], params: SamplingParams, adapters: str
-    ) -> AsyncGenerator[engine_request.TokenEvent | engine_request.FinishEvent]: ...
+        self, prompt: Messages, params: SamplingParams, adapters: str, *, kv_policy: KVPolicy | None
+    ) -> AnswerEvents: ...
+    def compare(
+        self, prompt: Messages, params: SamplingParams, mixes: Sequence[str], *, kv_policy: KVPolicy | None
+    ) -> EngineEvents: ...
+    def output_so_far(self, request_id: str) -> engine_request.RequestOutput | None: ...
+    async def prefill(self, prompt: Messages, adapters: str) -> object: ...
+    async def score_details(
+        self, prompt: Messages | str | None, answer: list[int] | str, mixes: Sequence[str]
+    ) -> Scored: ...
     async def load_adapter(self, path: str, name: str | None) -> AdapterInfo: ...
     async def unload_adapter(self, name: str) -> None: ...
     async def close(self) -> None: ...
@@ -88,19 +120,40 @@ class EngineHost:
                         yield event
                 await changed.wait()
 
-    async def answer(self, request: GenerateRequest) -> AsyncGenerator[TokenEvent | FinishEvent]:
+    def answer(self, request: GenerateRequest) -> AsyncGenerator[StartedEvent | TokenEvent | FinishEvent]:
         """The answer with its provenance. Closing the iterator aborts it."""
+        prompt, policy = _prompt(request.messages), request.kv_policy
+        return self._tell(
+            request.sampling,
+            lambda engine: _alone(engine.generate(prompt, request.sampling, request.adapters, kv_policy=policy)),
+        )
+
+    def compare(self, request: CompareRequest) -> AsyncGenerator[StartedEvent | TokenEvent | FinishEvent]:
+        """The answers of all mixes as they come, each with its provenance. Closing the iterator aborts them."""
+        prompt, policy = _prompt(request.messages), request.kv_policy
+        return self._tell(
+            request.sampling,
+            lambda engine: engine.compare(prompt, request.sampling, request.mixes, kv_policy=policy),
+        )
+
+    async def prefill(self, request: PrefillRequest) -> AsyncGenerator[Done]:
+        """Closing the iterator ends it."""
         engine = await self._ready()
-        prompt = [message.model_dump(exclude_none=True) for message in request.messages]
-        async with aclosing(engine.generate(prompt, request.sampling, adapters=request.adapters)) as events:
-            async for event in events:
-                if isinstance(event, engine_request.TokenEvent):
-                    yield TokenEvent(token_id=event.token_id, text=event.text)
-                else:
-                    provenance = await asyncio.to_thread(
-                        compose, engine.info, self._launch.config, request.sampling, event.output
-                    )
-                    yield _finish(event.output, provenance)
+        await engine.prefill(_prompt(request.messages), request.adapters)
+        yield Done()
+
+    async def score(self, request: ScoreRequest) -> AsyncGenerator[ScoreReport]:
+        """Closing the iterator ends it."""
+        engine = await self._ready()
+        prompt = _prompt(request.prompt) if isinstance(request.prompt, tuple) else request.prompt
+        answer = request.answer if isinstance(request.answer, str) else list(request.answer)
+        scored = await engine.score_details(prompt, answer, request.mixes)
+        yield ScoreReport(
+            token_ids=tuple(scored.token_ids),
+            texts=tuple(scored.texts),
+            scores=tuple(map(tuple, scored.scores)),
+            best_texts=tuple(map(tuple, scored.best_texts)),
+        )
 
     async def adapters(self) -> list[AdapterInfo]:
         return (await self._ready()).adapters
@@ -108,18 +161,46 @@ class EngineHost:
     async def load_adapter(self, request: LoadAdapterRequest) -> AdapterInfo:
         engine = await self._ready()
         info = await engine.load_adapter(request.path, request.name)
-        self._publish(AdaptersEvent(adapters=engine.adapters))
+        self._publish_adapters(engine)
         return info
 
     async def unload_adapter(self, name: str) -> None:
         engine = await self._ready()
         await engine.unload_adapter(name)
-        self._publish(AdaptersEvent(adapters=engine.adapters))
+        self._publish_adapters(engine)
 
     async def close(self) -> None:
         """End the engine if it came up. A load that still runs cannot be stopped: the process must end over it."""
         if self.health.status == "ready":
             await self._engine.result().close()
+
+    async def _tell(
+        self, sampling: SamplingParams, ask: Callable[[Engine], EngineEvents]
+    ) -> AsyncGenerator[StartedEvent | TokenEvent | FinishEvent]:
+        engine = await self._ready()
+        started: dict[int, asyncio.Task[Provenance] | None] = {}  # by answer; None once it is told
+        async with aclosing(ask(engine)) as events:
+            try:
+                async for index, event in events:
+                    if isinstance(event, engine_request.FinishEvent):
+                        yield _finish(index, event.output, await self._provenance(engine, sampling, event.output))
+                        continue
+                    if index not in started and (output := engine.output_so_far(event.request_id)) is not None:
+                        composing = asyncio.create_task(self._provenance(engine, sampling, output))
+                        started[index] = composing
+                        await asyncio.wait({composing}, timeout=_HASH_S)
+                    if (known := started.get(index)) is not None and known.done() and not known.exception():
+                        started[index] = None
+                        yield StartedEvent(index=index, provenance=known.result())
+                    yield TokenEvent(index=index, token_id=event.token_id, text=event.text)
+            finally:
+                for waiting in filter(None, started.values()):
+                    waiting.cancel()
+
+    async def _provenance(
+        self, engine: Engine, sampling: SamplingParams, output: engine_request.RequestOutput
+    ) -> Provenance:
+        return await asyncio.to_thread(compose, engine.info, engine.adapters, sampling, output)
 
     async def _ready(self) -> Engine:
         return await asyncio.shield(self._engine)
@@ -133,7 +214,9 @@ class EngineHost:
         """In its own thread."""
         try:
             factory = pkgutil.resolve_name(self._launch.engine)
-            engine = factory(**asdict(self._launch.config), on_progress=self._progress)
+            engine = factory(
+                **asdict(self._launch.config), on_progress=self._progress, on_adapters=self._adapters_changed
+            )
         except Mp13Error as error:
             self._loop.call_soon_threadsafe(self._failed, error)
         except BaseException as error:
@@ -150,11 +233,24 @@ class EngineHost:
             self._last_progress = (stage, time.monotonic())
             self._loop.call_soon_threadsafe(self._publish, LoadEvent(stage=stage, fraction=fraction))
 
+    def _adapters_changed(self) -> None:
+        """Called by the engine in its own thread, when it has measured or moved an adapter."""
+        with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self._publish_adapters, None)
+
+    def _publish_adapters(self, engine: Engine | None) -> None:
+        """Tell what `engine` (None: ours, if it is up) has loaded, where that is not what was told last."""
+        if engine is None and self.health.status != "ready":
+            return
+        event = AdaptersEvent(adapters=(engine or self._engine.result()).adapters)
+        if event != self._state.get(event.type):
+            self._publish(event)
+
     def _loaded(self, engine: Engine) -> None:
         self._engine.set_result(engine)
         described = {name: getattr(engine.info, name) for name in EngineInfo.model_fields if name != "pid"}
         self._publish(ReadyEvent(engine=EngineInfo(**described, pid=os.getpid())))
-        self._publish(AdaptersEvent(adapters=engine.adapters))
+        self._publish_adapters(engine)
 
     def _failed(self, error: Mp13Error) -> None:
         self._engine.set_exception(error)
@@ -162,8 +258,20 @@ class EngineHost:
         self._publish(failed_event(error))
 
 
-def _finish(output: engine_request.RequestOutput, provenance: Provenance) -> FinishEvent:
+def _prompt(messages: tuple[Message, ...]) -> Messages:
+    return [message.model_dump(exclude_none=True) for message in messages]
+
+
+async def _alone(events: AnswerEvents) -> EngineEvents:
+    """The events of one answer, as those of a comparison of one."""
+    async with aclosing(events) as one:
+        async for event in one:
+            yield 0, event
+
+
+def _finish(index: int, output: engine_request.RequestOutput, provenance: Provenance) -> FinishEvent:
     return FinishEvent(
+        index=index,
         text=output.text,
         token_ids=output.token_ids,
         finish_reason=output.finish_reason,

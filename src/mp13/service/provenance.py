@@ -1,13 +1,14 @@
 """Everything that produced an answer, put together from the engine, the request and the installed versions."""
 
 import platform
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Protocol
 
 import mp13
-from mp13.engine.request import RequestOutput
-from mp13.service.schema import EngineConfig, Provenance, SamplingParams, UsedAdapter
+from mp13.engine.request import NO_EFFECT, RequestOutput
+from mp13.service.schema import AdapterInfo, Provenance, SamplingParams, UsedAdapter
 
 
 class EngineDescription(Protocol):
@@ -30,9 +31,14 @@ class EngineDescription(Protocol):
 
 
 def compose(
-    engine: EngineDescription, config: EngineConfig, sampling: SamplingParams, output: RequestOutput
+    engine: EngineDescription, adapters: Sequence[AdapterInfo], sampling: SamplingParams, output: RequestOutput
 ) -> Provenance:
-    """`sampling` is what was asked, `output` what was used. May wait for the base's hash: call it from a thread."""
+    """`adapters` are loaded now, `sampling` is what was asked, `output` what was used.
+
+    May wait for the base's hash: call it from a thread.
+    """
+    prompting = output.prompting
+    effects = {info.digest: info.effect for info in adapters if info.effect is not None}
     return Provenance(
         model=engine.model,
         base_digest=engine.base_digest,
@@ -42,8 +48,11 @@ def compose(
         model_impl=engine.model_impl,
         attn_implementation=engine.attn_implementation,
         adapters=tuple(UsedAdapter(name=name, digest=digest, weight=weight) for name, digest, weight in output.members),
-        kv_policy=config.kv_policy,
-        template_digest=engine.template_digest,
+        kv_policy=output.kv_policy,
+        template_digest=prompting.template_digest if prompting else engine.template_digest,
+        template_from=prompting.template_from if prompting else None,
+        system_from=prompting.system_from if prompting else None,
+        no_effect=tuple(name for name, digest, _ in output.members if effects.get(digest, NO_EFFECT) < NO_EFFECT),
         sampling=sampling,
         seed=output.seed,
         versions=_versions(),

@@ -8,9 +8,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from mp13.engine.config import EngineConfig
-from mp13.engine.request import AdapterInfo, FinishReason, Metrics, SamplingParams
+from mp13.engine.request import NO_EFFECT, AdapterInfo, FinishReason, KVPolicy, Metrics, SamplingParams, TokenScore
 
-__all__ = ["AdapterInfo", "EngineConfig", "FinishReason", "Metrics", "SamplingParams"]
+__all__ = [
+    "NO_EFFECT", "AdapterInfo", "EngineConfig", "FinishReason", "KVPolicy", "Metrics", "SamplingParams", "TokenScore",
+]  # fmt: skip
 
 
 class Message(BaseModel):
@@ -29,6 +31,48 @@ class GenerateRequest(BaseModel):
     messages: tuple[Message, ...]
     adapters: str = "base"
     sampling: SamplingParams = SamplingParams()
+    kv_policy: KVPolicy | None = None  # None is the engine's own
+
+
+class CompareRequest(BaseModel):
+    """Answer `messages` under each of `mixes`, side by side. Events carry the place of their mix as `index`."""
+
+    model_config = ConfigDict(frozen=True)
+    messages: tuple[Message, ...]
+    mixes: tuple[str, ...]
+    sampling: SamplingParams = SamplingParams()
+    kv_policy: KVPolicy | None = None  # None is the engine's own
+
+
+class PrefillRequest(BaseModel):
+    """Compute `messages` under `adapters` while nobody else wants the engine, so that an answer to them starts warm."""
+
+    model_config = ConfigDict(frozen=True)
+    messages: tuple[Message, ...]
+    adapters: str = "base"
+
+
+class ScoreRequest(BaseModel):
+    """Judge `answer` to `prompt` under each of `mixes`. Texts are tokenized by the engine; None is no prompt at all."""
+
+    model_config = ConfigDict(frozen=True)
+    prompt: tuple[Message, ...] | str | None
+    answer: tuple[int, ...] | str
+    mixes: tuple[str, ...]
+
+
+class ScoreReport(BaseModel):
+    """How each mix judges the tokens of an answer. `texts` join to the answer's text."""
+
+    model_config = ConfigDict(frozen=True)
+    token_ids: tuple[int, ...]
+    texts: tuple[str, ...]
+    scores: tuple[tuple[TokenScore, ...], ...]  # by mix, by token
+    best_texts: tuple[tuple[str, ...], ...]  # by mix, by token: what the mix finds likeliest there
+
+
+class Done(BaseModel):
+    """The whole answer to a request that has nothing else to tell."""
 
 
 class LoadAdapterRequest(BaseModel):
@@ -58,7 +102,10 @@ class Provenance(BaseModel):
     attn_implementation: str
     adapters: tuple[UsedAdapter, ...]
     kv_policy: str
-    template_digest: str
+    template_digest: str  # of the chat template that made the prompt
+    template_from: str | None = None  # the adapter that brought it; None is the model's own
+    system_from: str | None = None  # the adapter whose system prompt was used; None is the conversation's, or none
+    no_effect: tuple[str, ...] = ()  # members that changed nothing measurable on a probe prompt
     sampling: SamplingParams
     seed: int | None
     versions: dict[str, str]
@@ -110,15 +157,24 @@ class AdaptersEvent(BaseModel):
 
 
 class FailedEvent(BaseModel):
-    """The engine could not load, or `generate` could not run. `code` is a class name of mp13.errors."""
+    """The engine could not load, or a request could not run. `code` is a class name of mp13.errors."""
 
     type: Literal["failed"] = "failed"
     code: str
     message: str
 
 
+class StartedEvent(BaseModel):
+    """What writes the answer, as soon as it is known: an answer cut off keeps it. Comes between tokens, once."""
+
+    type: Literal["started"] = "started"
+    index: int = 0
+    provenance: Provenance
+
+
 class TokenEvent(BaseModel):
     type: Literal["token"] = "token"
+    index: int = 0  # the place of the answer's mix among those compared
     token_id: int
     text: str
 
@@ -127,6 +183,7 @@ class FinishEvent(BaseModel):
     """The last line of an answer. `text` and `token_ids` are whole."""
 
     type: Literal["finish"] = "finish"
+    index: int = 0
     text: str
     token_ids: list[int]
     finish_reason: FinishReason
@@ -136,7 +193,7 @@ class FinishEvent(BaseModel):
 
 
 EngineEvent = Annotated[LoadEvent | ReadyEvent | AdaptersEvent | FailedEvent, Field(discriminator="type")]
-AnswerEvent = Annotated[TokenEvent | FinishEvent | FailedEvent, Field(discriminator="type")]
+AnswerEvent = Annotated[StartedEvent | TokenEvent | FinishEvent | FailedEvent, Field(discriminator="type")]
 adapter_infos: TypeAdapter[AdapterInfo] = TypeAdapter(AdapterInfo)
 adapter_lists: TypeAdapter[list[AdapterInfo]] = TypeAdapter(list[AdapterInfo])
 engine_events: TypeAdapter[EngineEvent] = TypeAdapter(EngineEvent)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import typer
 
-from mp13.chat.cli.headless import Printer
 from mp13.chat.cli.outcome import outcome, prepare_streams
+from mp13.chat.cli.printer import Printer
 from mp13.chat.conversation.badge import badge, speed
 from mp13.chat.conversation.session import ChatSession
 from mp13.chat.conversation.turn import AnswerDone, Turn

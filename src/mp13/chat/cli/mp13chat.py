@@ -37,9 +37,9 @@ def chat(given: argparse.Namespace) -> None:
             return
         flags = _flags(given.set, model=given.model, adapter=given.adapter, log="false" if given.no_log else None)
         if given.prompt is None and given.script is None and stdin_is_terminal():
-            _on_screen(flags, given.resume, given.json)
+            _on_screen(flags, given)
         else:
-            _headless(flags, given.prompt, given.script, given.resume, given.json)
+            _headless(flags, given)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,6 +53,14 @@ def _parser() -> argparse.ArgumentParser:
     add("-p", "--prompt", metavar="TEXT", help="answer TEXT on stdout and end")
     add("--adapter", metavar="MIX", help="what answers: base, NAME, A:0.7+B:-0.3")
     add("--model", metavar="MODEL", help="`starter`, a folder, or a Hub id")
+    add("--compare", metavar="MIX", action="append", default=[], help="answer under each MIX given so, side by side")
+    add(
+        "--diff",
+        metavar="MIX",
+        nargs="?",
+        const="",
+        help="take the last answer apart, beside MIX; else beside the base",
+    )
     add("--set", metavar="KEY=VALUE", action="append", default=[], help="set any setting; repeatable")
     add("--json", action="store_true", help="print each answer as one JSON object")
     add("--no-log", action="store_true", help="keep nothing of this conversation")
@@ -86,28 +94,34 @@ def _flags(assignments: list[str], **named: str | None) -> dict[str, str]:
     return flags | given
 
 
-def _on_screen(flags: dict[str, str], resume: str | None, as_json: bool) -> None:
+def _on_screen(flags: dict[str, str], given: argparse.Namespace) -> None:
     """Settings are loaded by the screen after its first frame."""
-    if as_json:
-        raise ConfigError("--json needs a prompt; give -p TEXT, --script FILE, or pipe the prompt in")
+    asked = {"--json": given.json, "--compare": given.compare, "--diff": given.diff is not None}
+    if flag := next((flag for flag, is_given in asked.items() if is_given), None):
+        raise ConfigError(f"{flag} needs a prompt; give -p TEXT, --script FILE, or pipe the prompt in")
     if not sys.stdout.isatty():
         raise ConfigError("the chat's screen needs a terminal, and stdout is none; give -p TEXT or --script FILE")
     from mp13.chat.tui.app import run
 
-    sys.exit(run(partial(_load_settings, flags), resume=resume))
+    sys.exit(run(partial(_load_settings, flags), resume=given.resume))
 
 
-def _headless(
-    flags: dict[str, str], prompt: str | None, script: Path | None, resume: str | None, as_json: bool
-) -> None:
+def _headless(flags: dict[str, str], given: argparse.Namespace) -> None:
     from mp13.chat.cli.headless import Line, read_script, run_headless
     from mp13.chat.conversation.session import ChatSession
 
-    if prompt is not None and script is not None:
+    if given.prompt is not None and given.script is not None:
         raise ConfigError("-p and --script exclude each other; put the prompt into the script")
+    if given.compare and given.script is not None:
+        raise ConfigError("--compare is for a prompt of -p; write a line /compare MIX MIX TEXT into the script")
     settings = _load_settings(flags)
-    lines = read_script(script) if script is not None else [Line(_whole_prompt(prompt))]
-    asyncio.run(run_headless(ChatSession.open(settings, resume), lines, as_json))
+    if given.script is not None:
+        lines = read_script(given.script)
+    else:
+        lines = [Line(_whole_prompt(given.prompt), mixes=tuple(given.compare))]
+    if given.diff is not None:
+        lines.append(Line(f"/diff {given.diff}", where="--diff"))
+    asyncio.run(run_headless(ChatSession.open(settings, given.resume), lines, given.json))
 
 
 def _load_settings(flags: dict[str, str]) -> "Settings":

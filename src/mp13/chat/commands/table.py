@@ -4,10 +4,12 @@ What a command does to the conversation is the session's; nothing here draws.
 """
 
 import difflib
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mp13.chat.commands.comparing import comparison_of
 from mp13.chat.conversation.turn import CommandResult
 from mp13.chat.settings.schema import Settings
 from mp13.errors import ConfigError, Mp13Error
@@ -67,7 +69,7 @@ def complete(session: "ChatSession", line: str) -> list[str]:
         return [name for name in COMMANDS if name.startswith(word)]
     if word not in COMMANDS:
         return []
-    last = argument.rpartition("+")[2] if word == "/adapter" else argument  # a mix is completed at its last member
+    last = re.split(r"[+ ]" if word == "/compare" else r"[+]", argument)[-1] if word in _OF_MIXES else argument
     kept = line[: len(line) - len(last)]
     return [kept + choice for choice in COMMANDS[word].choices(session) if choice.startswith(last)]
 
@@ -75,13 +77,45 @@ def complete(session: "ChatSession", line: str) -> list[str]:
 async def _adapter(session: "ChatSession", argument: str) -> CommandResult:
     if argument:
         chosen = f"{await session.set_mix(argument)} answers from here on"
-        return CommandResult("\n".join([chosen, *session.warnings]), mix_changed=True)
+        return CommandResult("\n".join([chosen, *map(str, session.remarks)]), mix_changed=True)
     lines = [f"{session.mix} answers now", "base"]
     for adapter in session.available_adapters():
         size = f"{adapter.size_bytes / 1e6:.1f} MB"
         state = f"cannot be used: {adapter.unfit}" if adapter.unfit else f"{adapter.kind}, rank {adapter.rank}, {size}"
         lines.append(f"{adapter.name}  {state}")
     return CommandResult("\n".join(lines))
+
+
+async def _adapters(session: "ChatSession", argument: str) -> CommandResult:
+    from mp13.chat.commands.library import adapters_command
+
+    return await adapters_command(session, argument)
+
+
+async def _compare(session: "ChatSession", argument: str) -> CommandResult:
+    return CommandResult("", comparison=comparison_of(argument, _mix_names(session)))
+
+
+async def _keep(session: "ChatSession", argument: str) -> CommandResult:
+    if argument:
+        kept = session.keep(argument)
+        return CommandResult(f"the conversation goes on with the answer of {kept.mix}", turns_changed=True)
+    listed = [
+        f"{number}  {turn.mix}{'  (kept)' if turn is session.turns[-1] else ''}  {' '.join(turn.text.split())[:60]}"
+        for number, turn in enumerate(session.answers, start=1)
+    ]
+    return CommandResult("\n".join(listed) or "there is no answer yet")
+
+
+async def _diff(session: "ChatSession", argument: str) -> CommandResult:
+    return CommandResult("", diff=await session.diff(argument or None))
+
+
+async def _reload(session: "ChatSession", argument: str) -> CommandResult:
+    names = await session.reload(argument or None)
+    loaded = {info.name: info.digest[:12] for info in session.adapters}
+    lines = [f"{name} is loaded as it is on disk now ({loaded[name]})" for name in names]
+    return CommandResult("\n".join(lines) or "no adapter has changed since it was loaded", mix_changed=bool(names))
 
 
 async def _system(session: "ChatSession", argument: str) -> CommandResult:
@@ -142,6 +176,18 @@ def _mix_names(session: "ChatSession") -> list[str]:
     return ["base", *(adapter.name for adapter in session.available_adapters() if adapter.unfit is None)]
 
 
+def _verbs(session: "ChatSession") -> list[str]:
+    return ["list", "show", "add", "remove", "rename", "tag", "check", "merge", "export"]
+
+
+def _loaded_names(session: "ChatSession") -> list[str]:
+    return [info.name for info in session.adapters]
+
+
+def _answers(session: "ChatSession") -> list[str]:
+    return [turn.mix for turn in session.answers]
+
+
 def _stored_ids(session: "ChatSession") -> list[str]:
     return [] if session.store is None else [info.id[:8] for info in session.store.conversations()]
 
@@ -151,12 +197,18 @@ def _setting_keys(session: "ChatSession") -> list[str]:
 
 
 _TABLE = (
-    Command("/adapter", "[MIX]", "Answer under a mix such as a:0.7+b; alone, list the adapters.", _adapter, _mix_names),
-    Command("/system", "[TEXT|-]", "Set the system prompt; '-' removes it; alone, show it.", _system),
+    Command("/adapter", "[MIX]", "Choose who answers, as a:0.7+b; alone, list.", _adapter, _mix_names),
+    Command("/adapters", "[VERB …]", "The library: list, show, add, check, merge, …", _adapters, _verbs),
+    Command("/compare", "MIX MIX… [TEXT]", "Several mixes answer TEXT, or answer again.", _compare, _mix_names),
+    Command("/keep", "[N|MIX]", "Go on with another answer; alone, list them.", _keep, _answers),
+    Command("/diff", "[MIX]", "What the answer owes to its mix.", _diff, _mix_names),
+    Command("/reload", "[NAME]", "Load adapters again that changed on disk.", _reload, _loaded_names),
+    Command("/system", "[TEXT|-]", "Set the system prompt; '-' removes it.", _system),
     Command("/set", "[KEY[=VALUE]]", "Change a setting, or show one or all.", _set, _setting_keys),
     Command("/new", "", "Start a new conversation.", _new),
-    Command("/resume", "[ID|latest]", "Go on with a stored conversation; alone, list them.", _resume, _stored_ids),
+    Command("/resume", "[ID|latest]", "Go on with a stored one; alone, list them.", _resume, _stored_ids),
     Command("/help", "", "Show this.", _help),
     Command("/quit", "", "Leave.", _quit),
 )
+_OF_MIXES = ("/adapter", "/compare", "/diff")  # completed at the last member of a mix
 COMMANDS = {command.name: command for command in _TABLE}

@@ -7,8 +7,13 @@ _ENDINGS = {"abort": "stopped", "length": "cut at the token limit"}
 
 
 def badge(turn: Turn) -> str:
-    """For instance `pirate · 38 tok/s · 120 cached`."""
+    """For instance `pirate · 38 tok/s · 120 cached`, `idle (no effect) · keep · …`."""
     parts = [turn.mix]
+    if turn.provenance is not None:
+        if idle := turn.provenance.no_effect:
+            parts = [f"{turn.mix} ({'' if idle == (turn.mix,) else ', '.join(idle) + ': '}no effect)"]
+        if turn.provenance.kv_policy != "exact":
+            parts.append(turn.provenance.kv_policy)
     if turn.metrics is not None:
         parts += [speed(turn.metrics.tokens_per_s), f"{turn.metrics.cached_tokens} cached"]
     if turn.finish_reason in _ENDINGS:

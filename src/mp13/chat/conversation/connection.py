@@ -14,8 +14,8 @@ from mp13.chat.settings.model import STARTER_NAMES
 from mp13.chat.settings.schema import Settings
 from mp13.errors import AdapterError, Mp13Error, error_from_wire
 from mp13.library.adapters import AdapterOnDisk, list_adapters
+from mp13.library.effects import remember_effect
 from mp13.library.starter import install_starter, starter_ready
-from mp13.mix import Mix
 from mp13.service.schema import (
     AdapterInfo,
     AdaptersEvent,
@@ -100,14 +100,14 @@ class EngineConnection:
         if client is not None:
             await client.close()
 
-    async def load(self, mix: Mix, folders: Sequence[Path], fresh: bool) -> None:
-        """See that the engine has every member of `mix`; with `fresh`, as it is on disk now.
+    async def load(self, names: Sequence[str], folders: Sequence[Path], fresh: bool) -> None:
+        """See that the engine has every one of `names`; with `fresh`, as it is on disk now.
 
         Raises:
             AdapterError: there is no such adapter, or it does not fit.
             EngineGone: there is no engine.
         """
-        wanted = [name for name in mix.names if fresh or not self._holds(name)]
+        wanted = [name for name in names if fresh or not self._holds(name)]
         for adapter in find_adapters(wanted, folders) if wanted else ():
             name, stamp = adapter.name, _stamp(adapter.path)
             if self._holds(name) and self._placed[name][:2] == (adapter.path, stamp):
@@ -115,6 +115,10 @@ class EngineConnection:
             info = await self.client.load_adapter(str(adapter.path), name)
             self._placed[name] = (adapter.path, stamp, info.digest)
             self.adapters = sorted([a for a in self.adapters if a.name != name] + [info], key=lambda a: a.name)
+
+    def changed(self) -> list[str]:
+        """The adapters that this chat has loaded and whose folders are not as they were then."""
+        return [name for name, (path, stamp, _) in self._placed.items() if self._holds(name) and _is_other(path, stamp)]
 
     def _holds(self, name: str) -> bool:
         """Whether `name` in the engine is still what we loaded: another chat of this engine may have replaced it."""
@@ -142,6 +146,7 @@ class EngineConnection:
                     if isinstance(event, ReadyEvent):
                         self.engine = event.engine
                     elif isinstance(event, AdaptersEvent):
+                        self._measured(event.adapters)
                         self.adapters = event.adapters
                     news.put_nowait(event)
         except Mp13Error as error:
@@ -150,6 +155,13 @@ class EngineConnection:
             if self._client is client:
                 self._forget()
             news.put_nowait(end)
+
+    def _measured(self, adapters: list[AdapterInfo]) -> None:
+        """Keep newly measured effects for the lists of days without an engine."""
+        known = {info.digest: info.effect for info in self.adapters}
+        for info in adapters:
+            if self.engine is not None and info.effect is not None and known.get(info.digest) != info.effect:
+                remember_effect(info.digest, self.engine.model, info.effect)
 
     def _forget(self) -> None:
         self.engine = None
@@ -185,6 +197,13 @@ def _stamp(folder: Path) -> Stamp:
         return tuple((s.st_size, s.st_mtime_ns) for s in (file.stat() for file in sorted(folder.iterdir())))
     except OSError as error:
         raise AdapterError(f"adapter {folder} cannot be read ({error.strerror}); check the folder") from error
+
+
+def _is_other(folder: Path, stamp: Stamp) -> bool:
+    try:
+        return _stamp(folder) != stamp
+    except AdapterError:
+        return True
 
 
 async def _install() -> AsyncGenerator[LoadProgress]:

@@ -1,47 +1,31 @@
 """One conversation with one engine: the core under TUI and command line, without any screen.
 
-It keeps the turns, the mix and the system prompt, and stores turns as they happen. Reaching the engine and keeping
-it alive is conversation/connection.py; what slash commands do is commands/.
+It keeps the mix and the system prompt and says what may be done when. The turns are conversation/tree.py, what is
+asked of the engine conversation/asking.py, reaching it conversation/connection.py; what slash commands do is commands/.
 """
 
-import secrets
-import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from mp13.chat.conversation.answer import Writing, messages_of
+from mp13.chat.conversation.asking import Asking
 from mp13.chat.conversation.connection import Connect, EngineConnection, available_adapters, find_adapters, launch
+from mp13.chat.conversation.diff import Diff
+from mp13.chat.conversation.idle import IdleWork
+from mp13.chat.conversation.remarks import Remark, remarks_on
 from mp13.chat.conversation.store import ConversationStore
-from mp13.chat.conversation.turn import (
-    AnswerDone,
-    CommandResult,
-    EngineFailed,
-    SessionEvent,
-    TextDelta,
-    Turn,
-)
+from mp13.chat.conversation.tree import Conversation
+from mp13.chat.conversation.turn import CommandResult, SessionEvent, Turn
 from mp13.chat.settings.load import COMMAND_LINE, change_settings
 from mp13.chat.settings.schema import Settings
 from mp13.chat.text import utf8
 from mp13.errors import ConfigError, Mp13Error
 from mp13.library.adapters import AdapterOnDisk
-from mp13.mix import parse_mix
-from mp13.service.schema import (
-    AdapterInfo,
-    EngineInfo,
-    GenerateRequest,
-    SamplingParams,
-)
+from mp13.mix import BASE, parse_mix
+from mp13.service.schema import AdapterInfo, EngineInfo
 
-
-@dataclass
-class _Conversation:
-    """The turns of one conversation. An answer keeps its own, whatever /new does while it is written."""
-
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    turns: list[Turn] = field(default_factory=list)
+if TYPE_CHECKING:
+    from mp13.service.client import EngineClient
 
 
 class ChatSession:
@@ -60,8 +44,10 @@ class ChatSession:
         self.system = settings.system
         self._store = store
         self._connection = EngineConnection(connect)
-        self._conversation = _Conversation()
-        self._asking = False
+        self._asking = Asking(self._connection)
+        self._conversation = Conversation(store)
+        self._is_answering = False
+        self._idle = IdleWork()
 
     @classmethod
     def open(cls, settings: Settings, resume: str | None = None, connect: Connect = launch) -> Self:
@@ -96,9 +82,18 @@ class ChatSession:
         return self._conversation.turns
 
     @property
+    def answers(self) -> list[Turn]:
+        """Every answer to the last prompt, those of a comparison in its order; one of them is `turns[-1]`."""
+        return self._conversation.answers
+
+    @property
     def engine(self) -> EngineInfo | None:
         """The running engine, or None while there is none."""
         return self._connection.engine
+
+    @property
+    def client(self) -> "EngineClient":  # raises EngineGone when no engine runs
+        return self._connection.client
 
     @property
     def adapters(self) -> list[AdapterInfo]:
@@ -110,19 +105,19 @@ class ChatSession:
         return available_adapters(self.settings.adapter_folders)
 
     @property
-    def warnings(self) -> list[str]:
-        """What the engine has to say about the adapters of the mix, such as that they were trained on another base."""
-        names = parse_mix(self.mix).names
-        return [f"{info.name}: {warning}" for info in self.adapters if info.name in names for warning in info.warnings]
+    def remarks(self) -> list[Remark]:
+        """What is odd about the adapters of the mix, such as that they were trained on another base."""
+        changed, names = self._connection.changed(), parse_mix(self.mix).names
+        return [remark for info in self.adapters if info.name in names for remark in remarks_on(info, changed)]
 
     async def start(self) -> AsyncGenerator[SessionEvent]:
         """Bring the engine up: LoadProgress…, then EngineReady or EngineFailed. Nothing to do when it runs.
-
         Installs the starter first where it is the model and not there yet. Never raises an Mp13Error.
         """
         async with aclosing(self._connection.start(self.settings)) as events:
             async for event in events:
                 yield event
+        self.warm()
 
     async def ask(self, text: str) -> AsyncGenerator[SessionEvent]:
         """Answer `text` under the current mix: TextDelta…, then AnswerDone.
@@ -135,20 +130,75 @@ class ChatSession:
         Raises:
             Mp13Error: the prompt cannot be answered; the user turn stays in `turns` but is not sent again.
         """
-        if not text.strip():
-            raise ConfigError("the prompt is empty; say something")
-        if self._asking:
-            raise Mp13Error("the last answer is still being written; wait for it or stop it first")
-        self._asking = True
-        try:
+        prompt = self._prompt(text)
+        async with aclosing(self._answer((self.mix,), prompt)) as events:
+            async for event in events:
+                yield event
+
+    async def compare(self, mixes: Sequence[str], text: str | None = None) -> AsyncGenerator[SessionEvent]:
+        """Let several mixes answer `text`, or the last prompt again, side by side; events carry the mix's place.
+
+        As with `ask`, but one `AnswerDone` for each. All answers are stored, in `answers`; the first is kept.
+
+        Raises:
+            Mp13Error: fewer than two mixes, one that is none, or nothing to answer; nothing changed. Or as `ask`.
+        """
+        canonical = tuple(str(parse_mix(mix)) for mix in mixes)
+        if len(set(canonical)) < max(2, len(canonical)):
+            raise ConfigError(
+                f"{', '.join(canonical) or 'nothing'} cannot be compared; name two different mixes or more"
+            )
+        if text is None and self._conversation.prompt is None:
+            raise ConfigError("there is no prompt to compare answers to; give one")
+        prompt = None if text is None else self._prompt(text)
+        async with aclosing(self._answer(canonical, prompt)) as events:
+            async for event in events:
+                yield event
+
+    def keep(self, which: str) -> Turn:
+        """Go on with another answer to the last prompt, named by its mix or its number from 1.
+
+        Raises:
+            Mp13Error: there is no such answer, or one is still being written. Nothing changed.
+        """
+        if self._is_answering:
+            raise Mp13Error("the answers are still being written; wait for them or stop them first")
+        return self._conversation.keep(which)
+
+    async def diff(self, other: str | None = None) -> Diff:
+        """How the mix of the last answer and `other` (default: the base) judge each of its tokens.
+
+        Raises:
+            Mp13Error: there is no answer, it is the base's and `other` is left out, or it cannot be scored.
+        """
+        answer = self.turns[-1] if self.turns else None
+        if answer is None or answer.role != "assistant" or not answer.token_ids:
+            raise ConfigError("there is no answer to take apart; ask something first")
+        beside = str(parse_mix(other or BASE))
+        if beside == answer.mix:
+            raise ConfigError(f"the last answer is {beside}'s own; name another mix to see it beside")
+        await self._idle.stop()
+        diff = await self._asking.diff(self.settings, self._conversation.asked, answer, beside)
+        self.warm()
+        return diff
+
+    async def reload(self, name: str | None = None) -> list[str]:
+        """Load again what changed on disk, `name` or all that did; returns the names. Running answers keep the old.
+
+        Raises:
+            Mp13Error: no engine runs, or an adapter cannot be loaded; the old one goes on working.
+        """
+        names = [name] if name is not None else self._connection.changed()
+        await self._connection.load(names, self.settings.adapter_folders, fresh=True)
+        self.warm()
+        return names
+
+    def warm(self) -> None:
+        """While the reader thinks, compute the history under the mix and those that answered in it, unless any mix's
+        cache will do. Gives way to everything."""
+        if self.engine is not None and self.settings.kv_policy == "exact" and not self._is_answering:
             conversation = self._conversation
-            parent = conversation.turns[-1].id if conversation.turns else None
-            self._add(conversation, Turn("user", utf8(text), self.mix, parent, self.system))
-            async with aclosing(self._answer(conversation)) as events:
-                async for event in events:
-                    yield event
-        finally:
-            self._asking = False
+            self._idle.begin(lambda: self._asking.prefill(self.settings, conversation, self.mix, self.system))
 
     async def command(self, line: str) -> CommandResult:
         """Run a slash command such as `/adapter a:0.7`.
@@ -171,15 +221,17 @@ class ChatSession:
         """
         mix = parse_mix(text)
         if self._connection.runs(self.settings):
-            await self._connection.load(mix, self.settings.adapter_folders, fresh=True)
+            await self._asking.load(self.settings, (text,), fresh=True)
         else:
             find_adapters(mix.names, self.settings.adapter_folders)
         self.mix = str(mix)
+        self.warm()
         return self.mix
 
     def set_system(self, text: str | None) -> None:
         """Use `text` as the system prompt from the next prompt on; None leaves it out."""
         self.system = utf8(text) if text else None
+        self.warm()
 
     async def change_settings(self, **changes: Any) -> None:
         """Put `changes` (values may be text) into the settings, the mix and the system prompt included.
@@ -199,7 +251,7 @@ class ChatSession:
 
     def new(self) -> None:
         """Start a new conversation. Mix, system prompt and engine stay."""
-        self._conversation = _Conversation()
+        self._conversation = Conversation(self._store)
 
     def resume(self, wanted: str) -> None:
         """Go on with a stored conversation, under its last mix and system prompt; `wanted` as for `open`.
@@ -209,58 +261,38 @@ class ChatSession:
         """
         if self._store is None:
             raise ConfigError("conversations are not kept in this chat; start it without --no-log")
-        id = self._store.find(wanted)
-        self._conversation = _Conversation(id, self._store.path_to_latest(id))
-        asked = next(turn for turn in reversed(self.turns) if turn.role == "user")
+        self._conversation = Conversation.stored(self._store, self._store.find(wanted))
+        asked = self._conversation.asked[-1]
         self.mix, self.system = asked.mix, asked.system
+        self.warm()
 
     async def close(self) -> None:
         """Let the engine go (it ends with its last chat) and close the store."""
+        await self._idle.stop()
         await self._connection.close()
         if self._store is not None:
             self._store.close()
 
-    def _add(self, conversation: _Conversation, turn: Turn) -> None:
-        if self._store is not None:
-            self._store.add(conversation.id, turn)
-        conversation.turns.append(turn)
+    def _prompt(self, text: str) -> Turn:
+        if not text.strip():
+            raise ConfigError("the prompt is empty; say something")
+        parent = self.turns[-1].id if self.turns else None
+        return Turn("user", utf8(text), self.mix, parent, self.system)
 
-    async def _answer(self, conversation: _Conversation) -> AsyncGenerator[SessionEvent]:
-        from mp13.service.client import EngineGone
-
-        messages = messages_of(conversation.turns)
-        request = GenerateRequest(messages=messages, adapters=self.mix, sampling=self._sampling())
-        for may_restart in (True, False):
-            writing = Writing(request.adapters, conversation.turns[-1].id)
-            try:
-                async for progress in self._bring_up():
-                    yield progress
-                await self._connection.load(parse_mix(request.adapters), self.settings.adapter_folders, fresh=False)
-                async with aclosing(self._connection.client.generate(request)) as events:
-                    async for event in events:
-                        if delta := writing.add(event):
-                            yield TextDelta(delta)
-            except EngineGone:
-                await self._connection.close()
-                if writing.token_ids or not may_restart:
-                    raise
-            else:
-                break
-            finally:
-                if (turn := writing.turn()) is not None:
-                    self._add(conversation, turn)
-        yield AnswerDone(conversation.turns[-1])
-
-    def _sampling(self) -> SamplingParams:
-        """With a seed in any case, so that what is stored is enough to make the answer again."""
-        sampling = self.settings.sampling()
-        return sampling if sampling.seed is not None else replace(sampling, seed=secrets.randbits(32))
-
-    async def _bring_up(self) -> AsyncGenerator[SessionEvent]:
-        if self._connection.runs(self.settings):
-            return
-        async with aclosing(self.start()) as events:
-            async for event in events:
-                if isinstance(event, EngineFailed):
-                    raise event.error
-                yield event
+    async def _answer(self, mixes: tuple[str, ...], prompt: Turn | None) -> AsyncGenerator[SessionEvent]:
+        """Answers of `mixes` to `prompt`, which is stored first, or to the last one."""
+        if self._is_answering:
+            raise Mp13Error("the last answer is still being written; wait for it or stop it first")
+        self._is_answering = True
+        try:
+            conversation = self._conversation
+            if prompt is not None:
+                conversation.ask(prompt)
+            conversation.make_room(len(mixes))
+            await self._idle.stop()
+            async with aclosing(self._asking.write(self.settings, conversation, mixes)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._is_answering = False
+        self.warm()

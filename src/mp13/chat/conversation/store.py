@@ -14,40 +14,14 @@ from typing import Self
 
 from pydantic import TypeAdapter
 
+from mp13.chat.conversation.store_schema import migrate
 from mp13.chat.conversation.turn import Turn
 from mp13.errors import Mp13Error
 from mp13.library.paths import data_dir
 from mp13.service.schema import Metrics, Provenance
 
-SCHEMA_VERSION = 1
 LATEST = "latest"
 _BUSY_S = 5.0  # how long another chat may hold the file before a write gives up
-_SCHEMA = """
-CREATE TABLE conversations (id TEXT PRIMARY KEY, created_at REAL NOT NULL) STRICT;
-CREATE TABLE turns (
-    seq INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    conversation_id TEXT NOT NULL REFERENCES conversations(id),
-    parent_id TEXT REFERENCES turns(id),
-    role TEXT NOT NULL,
-    text TEXT NOT NULL,
-    mix TEXT NOT NULL,
-    system TEXT,
-    token_ids TEXT,
-    finish_reason TEXT,
-    provenance TEXT,
-    metrics TEXT,
-    created_at REAL NOT NULL
-) STRICT;
-CREATE INDEX turns_of_conversation ON turns (conversation_id, seq);
-CREATE VIRTUAL TABLE turns_text USING fts5 (text, content = 'turns', content_rowid = 'seq');
-CREATE TRIGGER turns_text_insert AFTER INSERT ON turns BEGIN
-    INSERT INTO turns_text (rowid, text) VALUES (new.seq, new.text);
-END;
-CREATE TRIGGER turns_text_delete AFTER DELETE ON turns BEGIN
-    INSERT INTO turns_text (turns_text, rowid, text) VALUES ('delete', old.seq, old.text);
-END;
-"""
 _COLUMNS = "id, parent_id, role, text, mix, system, token_ids, finish_reason, provenance, metrics, created_at"
 _metrics: TypeAdapter[Metrics] = TypeAdapter(Metrics)
 
@@ -78,7 +52,8 @@ class ConversationStore:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._db.execute("PRAGMA foreign_keys = ON")
-                self._migrate()
+                with self._transaction():  # immediate, so that of two first chats one creates and the other sees it
+                    migrate(self._db, self.path)
             except BaseException:
                 self._db.close()
                 raise
@@ -92,8 +67,11 @@ class ConversationStore:
     def close(self) -> None:
         self._db.close()
 
-    def add(self, conversation_id: str, turn: Turn) -> None:
-        """Store `turn`, and its conversation with the first one. When this returns, it is on disk."""
+    def add(self, conversation_id: str, turn: Turn, kept: bool = True) -> None:
+        """Store `turn`, and its conversation with the first one. When this returns, it is on disk.
+
+        The path goes on with it, unless it is not `kept`: an answer beside the one that was.
+        """
         row = (
             turn.id, conversation_id, turn.parent_id, turn.role, turn.text, turn.mix, turn.system,
             None if turn.token_ids is None else json.dumps(turn.token_ids), turn.finish_reason,
@@ -101,21 +79,35 @@ class ConversationStore:
             turn.metrics and _metrics.dump_json(turn.metrics).decode(), turn.created_at,
         )  # fmt: skip
         with self._transaction():
-            self._db.execute("INSERT OR IGNORE INTO conversations VALUES (?, ?)", (conversation_id, turn.created_at))
+            self._db.execute(
+                "INSERT OR IGNORE INTO conversations (id, created_at) VALUES (?, ?)", (conversation_id, turn.created_at)
+            )
             columns = _COLUMNS.replace("id, ", "id, conversation_id, ", 1)
             self._db.execute(f"INSERT INTO turns ({columns}) VALUES ({', '.join('?' * len(row))})", row)
+            if kept:
+                self._db.execute("UPDATE conversations SET head = ? WHERE id = ?", (turn.id, conversation_id))
 
-    def path_to_latest(self, conversation_id: str) -> list[Turn]:
-        """The turns from the root to the turn that was stored last, oldest first."""
+    def keep(self, conversation_id: str, turn_id: str) -> None:
+        """Let the path end with this turn, which is stored. When this returns, that is on disk."""
+        with self._transaction():
+            self._db.execute("UPDATE conversations SET head = ? WHERE id = ?", (turn_id, conversation_id))
+
+    def turns(self, conversation_id: str) -> list[Turn]:
+        """The turns from the root to the last one that was kept, oldest first."""
         ancestry = f"""
             WITH RECURSIVE up(seq) AS (
-                SELECT max(seq) FROM turns WHERE conversation_id = ?
+                SELECT turns.seq FROM conversations JOIN turns ON turns.id = conversations.head
+                    WHERE conversations.id = ?
                 UNION ALL
                 SELECT parent.seq FROM up JOIN turns child ON child.seq = up.seq
                     JOIN turns parent ON parent.id = child.parent_id
             ) SELECT {_COLUMNS} FROM turns WHERE seq IN (SELECT seq FROM up) ORDER BY seq"""
-        with self._explained(), closing(self._db.execute(ancestry, (conversation_id,))) as rows:
-            return [_turn(row) for row in rows]
+        return self._turns(ancestry, conversation_id)
+
+    def answers(self, prompt_id: str) -> list[Turn]:
+        """Every answer to a prompt, in the order in which they were stored."""
+        query = f"SELECT {_COLUMNS} FROM turns WHERE parent_id = ? AND role = 'assistant' ORDER BY seq"
+        return self._turns(query, prompt_id)
 
     def conversations(self, limit: int = 20) -> list[ConversationInfo]:
         """The conversations, the one used last first."""
@@ -156,21 +148,11 @@ class ConversationStore:
             f"SELECT {columns} FROM turns_text JOIN turns ON turns.seq = turns_text.rowid "
             "WHERE turns_text MATCH ? ORDER BY rank LIMIT ?"
         )
-        with self._explained(), closing(self._db.execute(query, (words, limit))) as rows:
-            return [_turn(row) for row in rows]
+        return self._turns(query, words, limit)
 
-    def _migrate(self) -> None:
-        with self._transaction():  # immediate, so that of two first chats one creates and the other sees it done
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version > SCHEMA_VERSION:
-                raise Mp13Error(
-                    f"{self.path} was written by a newer mp13 (its schema is {version}, this one knows "
-                    f"{SCHEMA_VERSION}); update mp13, use --no-log, or set MP13_DATA_DIR to another folder"
-                )
-            if version == 0:
-                for statement in _statements(_SCHEMA):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    def _turns(self, query: str, *values: object) -> list[Turn]:
+        with self._explained(), closing(self._db.execute(query, values)) as rows:
+            return [_turn(row) for row in rows]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -204,16 +186,6 @@ def _create_private(path: Path) -> None:
         raise Mp13Error(
             f"{path} cannot be written ({error.strerror}); set MP13_DATA_DIR to a folder you can write, or use --no-log"
         ) from error
-
-
-def _statements(script: str) -> Iterator[str]:
-    """The statements of `script`; `executescript` would end our transaction."""
-    statement = ""
-    for line in script.splitlines():
-        statement += line + "\n"
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 def _turn(row: tuple[object, ...]) -> Turn:

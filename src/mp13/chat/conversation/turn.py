@@ -3,10 +3,13 @@
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mp13.errors import Mp13Error
 from mp13.service.schema import EngineInfo, FinishReason, Metrics, Provenance
+
+if TYPE_CHECKING:
+    from mp13.chat.conversation.diff import Diff
 
 Role = Literal["user", "assistant"]
 
@@ -16,7 +19,7 @@ class Turn:
     """One message. A user turn keeps the system prompt it was asked under; an answer keeps what produced it.
 
     An answer cut off by its reader or by the engine's death has `finish_reason` "abort", the text and ids that came,
-    and neither provenance nor metrics, which the engine sends with the end.
+    its provenance if that had come, and no metrics, which the engine sends with the end.
     """
 
     role: Role
@@ -61,6 +64,7 @@ class TextDelta:
     """More of the running answer. Raw model text: pass it through `chat.text.printable` before drawing."""
 
     text: str
+    index: int = 0  # the place of its mix among those compared
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,18 @@ class AnswerDone:
     """The answer is whole and stored."""
 
     turn: Turn
+    index: int = 0
 
 
 SessionEvent = LoadProgress | EngineReady | EngineFailed | TextDelta | AnswerDone
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `ChatSession.compare` is to do: let `mixes` answer `text`, or the last prompt again."""
+
+    mixes: tuple[str, ...]
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,10 +91,13 @@ class CommandResult:
     """What a slash command did.
 
     `message` is for the reader; `turns_changed` says that the session's turns are others now (/new, /resume) and have
-    to be drawn again; `mix_changed` that another mix may answer; `quit` that the chat is to end.
+    to be drawn again; `mix_changed` that another mix may answer; `quit` that the chat is to end. A `comparison` is for
+    the caller to play, a `diff` for it to draw.
     """
 
     message: str
     quit: bool = False
     turns_changed: bool = False
     mix_changed: bool = False
+    comparison: Comparison | None = None
+    diff: "Diff | None" = None

@@ -15,9 +15,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
-from mp13.chat.settings.model import is_path
 from mp13.chat.settings.schema import Settings
 from mp13.errors import ConfigError, Mp13Error
+from mp13.library.hub import is_path
 from mp13.library.paths import config_dir
 
 COMMAND_LINE = "the command line"
@@ -165,5 +165,5 @@ def _build(values: dict[str, Any], sources: dict[str, str]) -> Settings:
 def _refused(error: ValidationError, sources: Mapping[str, str]) -> ConfigError:
     detail = error.errors()[0]
     key = str(detail["loc"][0])
-    wanted = _WANTED.get(detail["type"], detail["msg"])
+    wanted = _WANTED.get(detail["type"]) or detail.get("ctx", {}).get("expected") or detail["msg"]
     return ConfigError(f"{key} = {detail['input']!r} cannot be used; give {wanted} (from {sources[key]})")

@@ -4,16 +4,12 @@ import re
 from pathlib import Path
 
 from mp13.errors import ModelError
+from mp13.library.hub import is_path
 from mp13.library.paths import models_dir
 from mp13.library.starter import STARTER, starter_dir
 
 STARTER_NAMES = ("starter", STARTER)
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def is_path(name: str) -> bool:
-    """Whether `name` is written as a path, and so can mean nothing else."""
-    return name.startswith((".", "~", "/", "\\")) or "\\" in name or Path(name).is_absolute()
 
 
 def resolve_model(name: str) -> str:

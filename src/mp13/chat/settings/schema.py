@@ -6,7 +6,7 @@ and by the grammar of mixes. Where values come from is settings/load.py.
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue, PrivateAttr
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -52,6 +52,11 @@ class ChatSettings(BaseModel):
     adapters_folder: Annotated[Path | None, BeforeValidator(_none_word)] = Field(
         None, description="A folder of adapters, looked in before `<data>/adapters`.", json_schema_extra=PERSONAL
     )
+    kv_policy: Literal["exact", "keep"] = Field(
+        "exact",
+        description="What a switch does with the cache: `exact` recomputes the history under the new mix, `keep` "
+        "reuses what any mix computed: faster, and not quite the answer of that mix.",
+    )
     log: bool = Field(True, description="Keep conversations in `<data>/conversations.db`.")
 
 
@@ -62,9 +67,15 @@ class SamplingSettings(BaseModel):
     top_p: float = Field(0.9, description="Keep the likeliest tokens up to this share of probability.")
     top_k: int = Field(0, description="Keep this many of the likeliest tokens; 0 keeps all.")
     min_p: float = Field(0.0, description="Drop tokens below this share of the likeliest one's probability.")
-    repetition_penalty: float = Field(1.0, description="Not supported yet; 1 is off.")
-    presence_penalty: float = Field(0.0, description="Not supported yet; 0 is off.")
-    frequency_penalty: float = Field(0.0, description="Not supported yet; 0 is off.")
+    repetition_penalty: float = Field(
+        1.0, description="Above 1, tokens of prompt and answer become less likely again; 1 is off."
+    )
+    presence_penalty: float = Field(
+        0.0, description="Taken from the score of each token that the answer has already; 0 is off."
+    )
+    frequency_penalty: float = Field(
+        0.0, description="Taken from a token's score for each time the answer has it already; 0 is off."
+    )
     max_tokens: int = Field(512, description="The longest answer, in tokens.")
     min_tokens: int = Field(0, description="The shortest answer, in tokens.")
     stop: Annotated[tuple[str, ...], *_Listed] = Field((), description="Strings that end an answer; one, or a list.")
@@ -76,7 +87,7 @@ class SamplingSettings(BaseModel):
 class EngineSettings(BaseModel):
     """How the engine runs: the fields of `EngineConfig`. A change starts an engine of its own.
 
-    But for its seed, which is for requests without one, and a chat sends none.
+    But for its seed and kv_policy, which are for requests without one; a chat sends none.
     """
 
     dtype: str = Field("auto", description="`auto`, `float32`, `bfloat16` or `float16`.")
@@ -97,7 +108,6 @@ class EngineSettings(BaseModel):
     max_loras: int = Field(8, description="Adapters held beside the model, ready for any batch.")
     max_lora_rank: int = Field(64, description="The largest rank of an adapter.")
     max_cpu_loras: int = Field(64, description="Adapters held in host memory.")
-    kv_policy: str = Field("exact", description="What a switch does with the cache; only `exact` in this version.")
     tensor_parallel_size: int = Field(1, description="GPUs that share one model; only 1 in this version.")
     trust_remote_code: bool = Field(
         False, description="Run Python code that comes with a model.", json_schema_extra=PERSONAL

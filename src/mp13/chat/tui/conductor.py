@@ -12,8 +12,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from mp13.chat.tui.events import AnswerStopped, CommandDone, Entry, EntryFailed, EntryStarted, EntryWithdrawn
+from mp13.chat.tui.events import (
+    AnswerStopped,
+    CommandDone,
+    ComparisonStarted,
+    Entry,
+    EntryFailed,
+    EntryStarted,
+    EntryWithdrawn,
+)
 from mp13.errors import Mp13Error
+from mp13.mix import parse_mix
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
@@ -103,15 +112,14 @@ class Conductor:
     async def _serve(self, session: ChatSession, entry: Entry) -> None:
         from mp13.chat.commands.table import prompt_of
 
-        before = _last(session)
+        before = {turn.id for turn in session.answers}
 
-        def partial() -> Turn | None:
-            last = _last(session)
-            return last if last is not before and last is not None and last.role == "assistant" else None
+        def partial() -> dict[str, Turn]:
+            return {turn.mix: turn for turn in session.answers if turn.id not in before}
 
         try:
             if entry.is_command:
-                self._emit(CommandDone(entry, await session.command(entry.text)))
+                await self._command(session, entry)
             else:
                 async for event in session.ask(prompt_of(entry.text)):
                     self._emit(event)
@@ -120,9 +128,15 @@ class Conductor:
         except Exception as error:  # whatever it is, the reader gets a sentence and can type on
             self._emit(EntryFailed(entry, _sentence(error), partial()))
 
-
-def _last(session: ChatSession) -> Turn | None:
-    return session.turns[-1] if session.turns else None
+    async def _command(self, session: ChatSession, entry: Entry) -> None:
+        result = await session.command(entry.text)
+        if (asked := result.comparison) is None:
+            self._emit(CommandDone(entry, result))
+            return
+        text = asked.text or next((turn.text for turn in reversed(session.turns) if turn.role == "user"), "")
+        self._emit(ComparisonStarted(entry, tuple(str(parse_mix(mix)) for mix in asked.mixes), text))
+        async for event in session.compare(asked.mixes, asked.text):
+            self._emit(event)
 
 
 def _sentence(error: Exception) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
+
+from textual.content import Content
 
 from mp13.chat.tui.events import Entry
 from mp13.chat.tui.widgets.transcript import Transcript
@@ -17,7 +19,7 @@ class Dialogue:
     def __init__(self, transcript: Transcript) -> None:
         self._transcript = transcript
         self._sent: dict[Entry, Question | Notice] = {}
-        self._answers: dict[Entry, Answer] = {}
+        self._answers: dict[Entry, list[Answer]] = {}
 
     async def send(self, entry: Entry, waiting: bool) -> None:
         """Show the entry at the end, and go there."""
@@ -31,39 +33,62 @@ class Dialogue:
         row = self._sent[entry]
         if isinstance(row, Question):
             row.set_waiting(False)
-            self._answers[entry] = answer = Answer(mix)
+            await self._answer(entry, row, (mix,))
+
+    async def compare(self, entry: Entry, mixes: tuple[str, ...], text: str) -> None:
+        """The entry is a comparison: its prompt stands in its place, and an answer of each mix under it."""
+        command, question = self._sent[entry], Question(text)
+        await self._transcript.add(question, after=command)
+        await self._transcript.drop(command)
+        self._sent[entry] = question
+        await self._answer(entry, question, mixes)
+
+    async def _answer(self, entry: Entry, row: Row, mixes: tuple[str, ...]) -> None:
+        self._answers[entry] = [Answer(mix) for mix in mixes]
+        for answer in self._answers[entry]:
             await self._transcript.add(answer, after=row)
+            row = answer
 
-    def feed(self, entry: Entry, text: str) -> None:
-        self._answers[entry].feed(text)
+    def feed(self, entry: Entry, text: str, index: int) -> None:
+        self._answers[entry][index].feed(text)
 
-    async def end(self, entry: Entry, turn: Turn | None, note: str = "") -> None:
-        """It is over. `turn` is what was stored of the answer; `note` says why it is not whole.
+    async def end(self, entry: Entry, turn: Turn, index: int) -> None:
+        """An answer is whole."""
+        await self._answers[entry][index].finish(turn)
+        if all(answer.is_settled for answer in self._answers[entry]):
+            del self._sent[entry], self._answers[entry]
 
-        An entry may end twice, when it is stopped while its last event is on the way: the first end counts.
+    async def stop(self, entry: Entry, partial: Mapping[str, Turn]) -> None:
+        """The reader had enough. `partial` is what was stored, by mix.
+
+        It may already be over, when it is stopped while its last event is on the way: the first end counts.
         """
-        if (answer := self._answers.pop(entry, None)) is not None:
+        if (answers := self._answers.pop(entry, None)) is not None:
             del self._sent[entry]
-            await answer.finish(turn, note)
+            for answer in answers:
+                if not answer.is_settled:
+                    await answer.finish(partial.get(answer.mix), "stopped")
         elif entry in self._sent:
-            await self.settle(entry, f"{entry.text}: {note}")
+            await self.settle(entry, f"{entry.text}: stopped")
 
-    async def fail(self, entry: Entry, reason: str, partial: Turn | None) -> None:
+    async def fail(self, entry: Entry, reason: str, partial: Mapping[str, Turn]) -> None:
         """Say why, under what was sent and what came of it."""
         row: Row | None = self._sent.pop(entry, None)
+        command = row if isinstance(row, Notice) else None
         if isinstance(row, Question):
             row.set_waiting(False)
-        answer = self._answers.pop(entry, None)
-        if answer is not None and partial is not None:
-            await answer.finish(partial)
+        for answer in self._answers.pop(entry, []):
+            if not answer.is_settled and answer.mix not in partial:
+                await self._transcript.drop(answer)
+                continue
+            if not answer.is_settled:
+                await answer.finish(partial[answer.mix])
             row = answer
-        elif answer is not None:
-            await self._transcript.drop(answer)
         await self._transcript.add(Notice(reason, "error"), after=row)
-        if isinstance(row, Notice):
-            await self._transcript.drop(row)
+        if command is not None:
+            await self._transcript.drop(command)
 
-    async def settle(self, entry: Entry, message: str) -> None:
+    async def settle(self, entry: Entry, message: str | Content) -> None:
         """A command is done; what it says stands in its place."""
         row = self._sent.pop(entry)
         if message:

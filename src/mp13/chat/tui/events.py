@@ -5,7 +5,8 @@ Nothing here imports the core at run time, so that the first frame does not wait
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from textual.message import Message
@@ -42,6 +43,15 @@ class EntryStarted:
 
 
 @dataclass(frozen=True)
+class ComparisonStarted:
+    """The command in this entry lets `mixes` answer `text`, which may be the last prompt again."""
+
+    entry: Entry
+    mixes: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True)
 class EntryWithdrawn:
     """The reader took a waiting entry back."""
 
@@ -50,19 +60,19 @@ class EntryWithdrawn:
 
 @dataclass(frozen=True)
 class EntryFailed:
-    """The entry could not be answered. `partial` is what had come by then."""
+    """The entry could not be answered. `partial` is what had come by then, by mix."""
 
     entry: Entry
     reason: str
-    partial: Turn | None = None
+    partial: Mapping[str, Turn] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class AnswerStopped:
-    """The reader cancelled the running answer. `partial` is None when nothing had come yet."""
+    """The reader cancelled what was running. `partial` is what had come of the answers, by mix."""
 
     entry: Entry
-    partial: Turn | None
+    partial: Mapping[str, Turn]
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,10 @@ class CommandDone:
 
 
 if TYPE_CHECKING:
-    ChatEvent = SessionEvent | SessionOpened | EntryStarted | EntryWithdrawn | EntryFailed | AnswerStopped | CommandDone
+    ChatEvent = (
+        SessionEvent | SessionOpened | EntryStarted | ComparisonStarted | EntryWithdrawn | EntryFailed | AnswerStopped
+        | CommandDone
+    )  # fmt: skip
 
 
 class Happened(Message):

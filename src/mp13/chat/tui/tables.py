@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+from textual.content import Content
 
 from mp13.chat.tui.screens.picker import Choice
 from mp13.chat.tui.widgets.completion import Suggestion
 from mp13.mix import BASE
 
 if TYPE_CHECKING:
+    from mp13.chat.conversation.diff import Diff
     from mp13.chat.conversation.session import ChatSession
     from mp13.service.schema import EngineInfo
 
@@ -36,6 +40,13 @@ def choices(session: ChatSession) -> list[Choice]:
         detail = f"{adapter.kind} · rank {adapter.rank} · {adapter.size_bytes / 1e6:.1f} MB{state}"
         found.append(Choice(adapter.name, detail, adapter.unfit or ""))
     return found
+
+
+def diff_content(diff: Diff) -> Content:
+    """The heat map of an answer."""
+    from mp13.chat.conversation.diff_view import diff_text
+
+    return Content.from_rich_text(diff_text(diff, plain=bool(os.environ.get("NO_COLOR"))))
 
 
 def engine_rows(engine: EngineInfo) -> list[tuple[str, str]]:

@@ -1,12 +1,11 @@
-"""A PEFT folder becomes checked tensors, or is refused with its reason before the model is touched.
+"""A PEFT folder becomes linear changes, or is refused with its reason before the model is touched.
 
-The header is checked against the model first; only then are the tensors read, once, hashed and parsed from one buffer.
+Configuration, tokenizer files and the weights' header are checked against the model first; only then are the tensors
+read, once, hashed and parsed from one buffer.
 """
 
 import hashlib
-import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,29 +13,40 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from mp13.engine.adapters.adapter_config import LoraSettings, read_lora_settings, short
+from mp13.engine.adapters.adapter_config import LoraSettings, merge_hint, read_lora_settings
+from mp13.engine.adapters.adapter_text import AdapterText, read_adapter_text
+from mp13.engine.adapters.deltas import linear_delta
+from mp13.engine.adapters.tensor_file import OpenTensorFile, open_tensor_file
+from mp13.engine.adapters.tensor_plan import BASE_COPY, MAGNITUDE, A, B, ModulePlan, plan_tensors
+from mp13.engine.linear.delta import LinearDelta
 from mp13.engine.models.interface import AdapterTarget
 from mp13.engine.request import AdapterInfo
 from mp13.errors import AdapterError
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-_MAX_HEADER_BYTES = 16 << 20
-_KEY = re.compile(r"base_model\.model\.(.+)\.(lora_A|lora_B)\.weight")
-_DTYPES = {"F32", "F16", "BF16", "F64"}
-
 
 @dataclass(frozen=True)
 class LoadedAdapter:
-    """`pairs` maps a module path to A (rank, in_features) and s·B (out_features, rank), on the CPU."""
+    """`deltas` maps a module's path in the model to its change, on the CPU. `invocation_tokens` switch an activated
+    LoRA on. `text` is what the adapter brings beside weights."""
 
     info: AdapterInfo
-    pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    deltas: dict[str, LinearDelta]
+    invocation_tokens: tuple[int, ...] | None = None
+    text: AdapterText | None = None
 
 
 def load_adapter_file(
-    folder: Path, name: str, targets: Mapping[str, AdapterTarget], *, max_rank: int, dtype: torch.dtype, model: str
+    folder: Path,
+    name: str,
+    targets: Mapping[str, AdapterTarget],
+    *,
+    max_rank: int,
+    dtype: torch.dtype,
+    model: str,
+    vocab_size: int,
+    tokenizer: Any,
 ) -> LoadedAdapter:
-    """Read the adapter in `folder` for a model with these `targets`.
+    """Read the adapter in `folder` for a model with these `targets` and this `tokenizer`.
 
     Raises:
         AdapterError: the folder does not hold an adapter that this model can run; says why.
@@ -44,126 +54,83 @@ def load_adapter_file(
     try:
         if not folder.is_dir():
             raise AdapterError(f"{str(folder)!r} is not a folder; an adapter is a folder that PEFT saved")
-        settings, config_bytes = read_lora_settings(folder)
-        if settings.rank > max_rank:
-            raise AdapterError(
-                f"{folder}: rank {settings.rank} is over max_lora_rank = {max_rank}; raise max_lora_rank"
-            )
-        header, weights_bytes = _read_weights(folder, settings, targets)
+        settings, config_bytes = read_lora_settings(folder, name)
+        _check_invocation(folder, settings, vocab_size)
+        with open_tensor_file(folder) as file:
+            plans = plan_tensors(file, settings, targets, vocab_size=vocab_size, max_rank=max_rank, name=name)
+            text = read_adapter_text(folder, tokenizer, vocab_size, name)
+            content = file.read()
     except OSError as error:
         raise AdapterError(f"{folder} cannot be read ({error.strerror or error}); check its permissions") from None
-    try:
-        tensors = safetensors.torch.load(weights_bytes)
-    except Exception as error:  # safetensors raises types of its own for every kind of damage
-        raise AdapterError(f"{folder / WEIGHTS_FILE} is damaged: {error}") from None
-    pairs = {}
-    for path in sorted({match[1] for key in header if (match := _KEY.fullmatch(key))}):
-        a, b = (tensors[f"base_model.model.{path}.{side}.weight"] for side in ("lora_A", "lora_B"))
-        pairs[path] = (a.to(dtype), (b.float() * settings.scale).to(dtype))
-        if not all(tensor.isfinite().all() for tensor in pairs[path]):  # as they will be used: scaled, and in dtype
-            name_of_dtype = str(dtype).removeprefix("torch.")
-            raise AdapterError(f"{folder}: {path} is NaN or infinite in {name_of_dtype}; did its training diverge?")
-    digest = hashlib.sha256()
-    for content in (config_bytes, weights_bytes):
-        digest.update(len(content).to_bytes(8, "little") + content)
     info = AdapterInfo(
         name=name,
-        digest=digest.hexdigest(),
+        digest=_digest(config_bytes, content),
         kind=settings.kind,
-        rank=settings.rank,
-        target_modules=tuple(sorted({path.rpartition(".")[2] for path in pairs})),
-        size_bytes=len(weights_bytes),
+        rank=max(plan.rank for plan in plans.values()),
+        target_modules=tuple(sorted({path.rpartition(".")[2] for path in plans})),
+        size_bytes=len(content),
         warnings=_warnings(settings, model),
+        path=str(folder),
+        base_model=settings.base_model,
+        brings=text.brings if text else (),
     )
-    return LoadedAdapter(info, pairs)
+    return LoadedAdapter(info, _deltas(file, content, plans, settings, dtype, name), settings.invocation, text)
 
 
-def _read_weights(
-    folder: Path, settings: LoraSettings, targets: Mapping[str, AdapterTarget]
-) -> tuple[dict[str, Any], bytes]:
-    """The header's entries, checked against the model, and the whole file's bytes."""
-    path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        others = ", ".join(sorted(p.name for p in folder.glob("*.bin")))
-        hint = f"{others} is a pickle, which is never loaded; " if others else ""
-        raise AdapterError(f"{path} is missing; {hint}save the adapter as safetensors")
-    with path.open("rb") as file:
-        length_bytes = file.read(8)
-        length = int.from_bytes(length_bytes, "little")
-        if len(length_bytes) < 8 or not 2 <= length <= min(_MAX_HEADER_BYTES, path.stat().st_size - 8):
-            raise AdapterError(f"{path} is damaged: its header claims {length} bytes")
-        header_bytes = file.read(length)
-        header = _parse_header(path, header_bytes)
-        _check_against_model(path, header, settings, targets)
-        size = 8 + length + max(entry["data_offsets"][1] for entry in header.values())
-        if (actual := path.stat().st_size) != size:
-            raise AdapterError(f"{path} is damaged: {actual} bytes where its header describes {size}; copy it again")
-        return header, length_bytes + header_bytes + file.read()
+def _check_invocation(folder: Path, settings: LoraSettings, vocab_size: int) -> None:
+    if too_large := [token for token in settings.invocation or () if token >= vocab_size]:
+        raise AdapterError(
+            f"{folder}: its invocation token {too_large[0]} is not in the vocabulary of {vocab_size} tokens; choose "
+            "the model it was made for"
+        )
 
 
-def _parse_header(path: Path, content: bytes) -> dict[str, Any]:
+def _deltas(
+    file: OpenTensorFile,
+    content: bytes,
+    plans: Mapping[str, ModulePlan],
+    settings: LoraSettings,
+    dtype: torch.dtype,
+    name: str,
+) -> dict[str, LinearDelta]:
     try:
-        header = json.loads(content, object_pairs_hook=_unique)
-        header.pop("__metadata__", None)
-        for entry in header.values():
-            shape, (start, stop) = entry["shape"], entry["data_offsets"]
-            if not (isinstance(entry["dtype"], str) and isinstance(shape, list) and 0 <= start <= stop):
-                raise ValueError(f"entry {entry}")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise AdapterError(f"{path} is damaged: its header cannot be read ({error!s:.200})") from None
-    if not header:
-        raise AdapterError(f"{path} holds no tensors")
-    return dict(header)
+        tensors = safetensors.torch.load(content)
+    except Exception as error:  # safetensors raises types of its own for every kind of damage
+        raise AdapterError(f"{file.path} is damaged: {error}") from None
+    deltas = {}
+    for path, plan in sorted(plans.items()):
+        where = f"{file.path.parent}: {path}"
+        found = {side: tensors.pop(key).float() for side, key in plan.keys.items()}
+        if BASE_COPY in found and not _is_base(found[BASE_COPY], plan):
+            raise AdapterError(f"{where} is there as a whole, and differs from this model's; {merge_hint(name)}")
+        if settings.init is not None:
+            _check_finite(found.values(), where)
+        delta = linear_delta(found[A], found[B], found.get(MAGNITUDE), plan, settings)
+        gain = None if delta.gain is None else delta.gain.to(dtype)
+        deltas[path] = LinearDelta(delta.a.to(dtype), delta.b.to(dtype), gain)
+        _check_finite([deltas[path].a, deltas[path].b, *([] if gain is None else [gain])], where)
+    return deltas
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key stands twice")
-    return result
+def _check_finite(tensors: Iterable[torch.Tensor], where: str) -> None:
+    for tensor in tensors:
+        if not tensor.sum().isfinite() and not tensor.isfinite().all():  # a sum is quick, and hides nothing
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise AdapterError(f"{where} is NaN or infinite in {dtype}; did its training diverge?")
 
 
-def _check_against_model(
-    path: Path, header: dict[str, Any], settings: LoraSettings, targets: Mapping[str, AdapterTarget]
-) -> None:
-    present: dict[str, set[str]] = {}
-    for key, entry in header.items():
-        match = _KEY.fullmatch(key)
-        if match is None:
-            raise AdapterError(f"{path}: tensor {short(key)} is not part of a LoRA adapter")
-        module, side = match.groups()
-        if (target := targets.get(module)) is None:
-            raise AdapterError(f"{path}: the model has no module {short(module)} that an adapter can change")
-        _check_tensor(path, key, entry, _wanted_shape(target, side, settings.rank))
-        present.setdefault(module, set()).add(side)
-    for module in sorted(present.keys() | _expected_modules(settings, targets)):
-        if missing := {"lora_A", "lora_B"} - present.get(module, set()):
-            raise AdapterError(f"{path}: {module} lacks {' and '.join(sorted(missing))}; the adapter is incomplete")
-    if isinstance(settings.target_modules, tuple):
-        for module in present.keys() - _expected_modules(settings, targets):
-            raise AdapterError(f"{path}: tensors for {module!r}, which target_modules does not name")
+def _is_base(copy: torch.Tensor, plan: ModulePlan) -> bool:
+    """Whether a copy of the base weight is the one here, up to the rounding of either to 16 bits."""
+    weight = plan.target.linear.part_weight(plan.target.part).to(copy.device)
+    return torch.allclose(copy, weight, rtol=2**-8, atol=2**-24)
 
 
-def _expected_modules(settings: LoraSettings, targets: Mapping[str, AdapterTarget]) -> set[str]:
-    """Modules that PEFT would adapt; empty for a regular expression, which may be hostile and is never run."""
-    names = settings.target_modules
-    if isinstance(names, str):
-        return set()
-    return {path for path in targets if any(path == name or path.endswith(f".{name}") for name in names)}
-
-
-def _wanted_shape(target: AdapterTarget, side: str, rank: int) -> list[int]:
-    if side == "lora_A":
-        return [rank, target.linear.in_features]
-    return [list(target.linear.parts.values())[target.part], rank]
-
-
-def _check_tensor(path: Path, key: str, entry: dict[str, Any], wanted: list[int]) -> None:
-    if entry["dtype"] not in _DTYPES:
-        raise AdapterError(f"{path}: {key} has type {short(entry['dtype'])}; use F32, F16 or BF16")
-    if entry["shape"] != wanted:
-        shape = short(entry["shape"])
-        raise AdapterError(f"{path}: {key} has shape {shape}, this model needs {wanted}; was it made for it?")
+def _digest(*contents: bytes) -> str:
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def _warnings(settings: LoraSettings, model: str) -> tuple[str, ...]:

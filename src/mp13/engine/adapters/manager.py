@@ -1,21 +1,41 @@
 """Adapters by name: load, replace, unload, and the meaning of a mix at this moment. Content is what counts underneath:
-two names of the same bytes share a slot, and a name whose content changed never meets its old cache blocks."""
+two names of the same bytes share a slot, and a name whose content changed never meets its old cache blocks.
+
+Any number can be loaded; where their tensors are is left to `slots` (the device) and `contents` (memory and disk).
+"""
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
+from mp13.engine.adapters.adapter_config import CONFIG_FILE
 from mp13.engine.adapters.adapter_file import LoadedAdapter, load_adapter_file
+from mp13.engine.adapters.adapter_text import TEXT_FILES, AdapterText
+from mp13.engine.adapters.contents import AdapterContents
 from mp13.engine.adapters.slots import AdapterSlots
+from mp13.engine.adapters.tensor_file import WEIGHTS_FILE
 from mp13.engine.models.interface import AdapterTarget
 from mp13.engine.request import AdapterInfo
-from mp13.engine.scheduling.sequence import AdapterWeights
+from mp13.engine.scheduling.sequence import AdapterWeights, last_invocation
 from mp13.errors import AdapterError, MixError
 from mp13.mix import Mix, check_name, parse_mix
 
 _MAX_WEIGHT = 1000  # of an adapter in a mix, in either direction
+_FILES = (CONFIG_FILE, WEIGHTS_FILE, *TEXT_FILES)
+_Stamp = tuple[tuple[str, int, int], ...]  # name, size and time of change of each file
+
+
+@dataclass(frozen=True)
+class _Named:
+    info: AdapterInfo  # as it was read; state and effect are added when asked for
+    folder: Path
+    stamp: _Stamp
+    text: AdapterText | None
 
 
 class AdapterManager:
@@ -28,41 +48,53 @@ class AdapterManager:
         max_rank: int,
         dtype: torch.dtype,
         model: str,
+        vocab_size: int,
+        tokenizer: Any,
     ) -> None:
-        self.slots = AdapterSlots(targets, max_loras, lambda digest: self._by_digest[digest])
-        self._targets = targets
-        self._max_cpu_loras = max_cpu_loras
-        self._max_rank = max_rank
-        self._dtype = dtype
-        self._model = model
-        self._by_name: dict[str, LoadedAdapter] = {}
-        self._by_digest: dict[str, LoadedAdapter] = {}  # named ones, and those that requests still need
+        def read(folder: Path, name: str) -> LoadedAdapter:
+            return load_adapter_file(
+                folder,
+                name,
+                targets,
+                max_rank=max_rank,
+                dtype=dtype,
+                model=model,
+                vocab_size=vocab_size,
+                tokenizer=tokenizer,
+            )
+
+        self._read = read
+        self._contents = AdapterContents(max_cpu_loras, read)
+        self.slots = AdapterSlots(targets, max_loras, self._contents.find)
+        self._by_name: dict[str, _Named] = {}
         self._users: Counter[str] = Counter()  # requests per digest
 
     @property
     def infos(self) -> list[AdapterInfo]:
-        return [adapter.info for adapter in list(self._by_name.values())]  # a copy: other threads ask, too
+        return [self._info(named.info) for named in list(self._by_name.values())]  # a copy: other threads ask, too
 
     def load(self, path: Path, name: str | None) -> AdapterInfo:
-        """Load the folder `path` under `name` (its own name by default); a used name is replaced.
+        """Load the folder `path` under `name` (its own name by default); a used name is replaced. Requests that use
+        what it replaces finish with that.
 
         Raises:
             AdapterError, MixError: the adapter or its name cannot be used; nothing has changed then.
         """
+        if "\0" in str(path):
+            raise AdapterError(f"{str(path)!r} cannot be a folder's path; an adapter is a folder that PEFT saved")
         name = check_name(path.resolve().name if name is None else name)
         if self.slots.max_slots == 0:
             raise AdapterError(f"{name!r} cannot be loaded: max_loras is 0; raise max_loras")
-        adapter = load_adapter_file(
-            path, name, self._targets, max_rank=self._max_rank, dtype=self._dtype, model=self._model
-        )
-        if name not in self._by_name and len(self._by_name) >= self._max_cpu_loras:
-            raise AdapterError(f"{name!r} is one adapter too many: max_cpu_loras = {self._max_cpu_loras}; unload one")
+        folder = path.absolute()
+        stamp = _stamp(folder)  # before it is read: what changes meanwhile shows as a change
+        adapter = self._read(folder, name)
+        self._contents.add(adapter, folder)
         replaced = self._by_name.get(name)
-        self._by_name[name] = adapter
-        self._by_digest.setdefault(adapter.info.digest, adapter)
+        self._by_name[name] = _Named(adapter.info, folder, stamp, adapter.text)
         if replaced is not None:
             self._forget_if_unused(replaced.info.digest)
-        return adapter.info
+        self._shrink_memory()
+        return self._info(adapter.info)
 
     def unload(self, name: str) -> None:
         """Requests that already use the adapter finish with it.
@@ -74,12 +106,16 @@ class AdapterManager:
             raise AdapterError(f"no adapter {name!r} is loaded; loaded are: {self._names()}")
         self._forget_if_unused(self._by_name.pop(name).info.digest)
 
+    def changed(self) -> list[str]:
+        """Names of the adapters whose folder's files have changed since they were read, or are gone."""
+        return [name for name, named in list(self._by_name.items()) if _stamp(named.folder) != named.stamp]
+
     def resolve(self, text: str) -> tuple[Mix, tuple[tuple[str, str, float], ...]]:
         """The mix, and (name, digest, weight) of its members as loaded now.
 
         Raises:
-            MixError: malformed, names an adapter that is not loaded, has more members than there are slots, or a weight
-                so large that nothing but noise could follow.
+            MixError: malformed, names an adapter that is not loaded, has more members than there are slots, sums an
+                activated LoRA with others, or has a weight so large that nothing but noise could follow.
         """
         mix, loaded = parse_mix(text), dict(self._by_name)
         for name, weight in mix.members:
@@ -89,28 +125,73 @@ class AdapterManager:
                 raise MixError(
                     f"{str(mix)!r}: the weight of {name!r} is beyond {_MAX_WEIGHT}; try one between -2 and 2"
                 )
+            if len(mix.members) > 1 and loaded[name].info.kind == "alora":
+                raise MixError(f"{str(mix)!r}: {name!r} is an activated LoRA, which does not mix; use it alone")
         if len(mix.members) > self.slots.max_slots:
             raise MixError(f"{str(mix)!r} has {len(mix.members)} members, over max_loras = {self.slots.max_slots}")
         return mix, tuple((name, loaded[name].info.digest, weight) for name, weight in mix.members)
 
+    def text_of(self, name: str) -> AdapterText | None:
+        """What the adapter brings beside weights: chat template, tokens, system prompt."""
+        return self._by_name[name].text
+
+    def active_from(self, adapters: AdapterWeights, token_ids: list[int]) -> int:
+        """The first of the tokens that the adapters act on: an activated LoRA's last invocation, for all others 0."""
+        invocations = [self._contents[digest].invocation_tokens for digest, _ in adapters]
+        return max((last_invocation(token_ids, invocation) for invocation in invocations if invocation), default=0)
+
+    def invocation_tokens(self, digest: str) -> tuple[int, ...]:
+        """What switches an activated LoRA on; empty for all others."""
+        return self._contents[digest].invocation_tokens
+
+    def note_effect(self, digest: str, effect: float) -> None:
+        """The adapter's effect on the probe prompt was measured; it holds for its content, whatever its name."""
+        self._contents[digest].effect = effect
+
     def retain(self, adapters: AdapterWeights) -> None:
         """A request begins that needs these adapters until `drop`, whatever happens to their names."""
-        self._users.update(digest for digest, _ in adapters)
+        for digest, _ in adapters:
+            self._users[digest] += 1
+            self._contents.used(digest)
 
     def drop(self, adapters: AdapterWeights) -> None:
         for digest, _ in adapters:
             self._users[digest] -= 1
             self._forget_if_unused(digest)
+        self._shrink_memory()
+
+    def _info(self, info: AdapterInfo) -> AdapterInfo:
+        in_slot, in_memory = info.digest in self.slots.resident, info.digest in self._contents.in_memory
+        state: Literal["slot", "memory", "disk"] = "slot" if in_slot else "memory" if in_memory else "disk"
+        return replace(info, state=state, effect=self._contents.effect(info.digest))
+
+    def _shrink_memory(self) -> None:
+        """What lies in a slot stays, and so does what no name leads to: its requests could not get it back."""
+        resident, named = self.slots.resident, self._named()
+        self._contents.shrink(lambda digest: digest in named and digest not in resident)
 
     def _forget_if_unused(self, digest: str) -> None:
-        if self._users[digest] > 0 or any(a.info.digest == digest for a in self._by_name.values()):
+        if self._users[digest] > 0 or digest in self._named():
             return
         self._users.pop(digest, None)
-        self._by_digest.pop(digest, None)
+        self._contents.forget(digest)
         self.slots.evict(digest)
+
+    def _named(self) -> set[str]:
+        return {named.info.digest for named in self._by_name.values()}
 
     def _names(self) -> str:
         return ", ".join(sorted(self._by_name)) or "none"
+
+
+def _stamp(folder: Path) -> _Stamp:
+    """Of the files an adapter is read from."""
+    stamp = []
+    for name in _FILES:
+        with suppress(OSError):
+            stat = (folder / name).stat()
+            stamp.append((name, stat.st_size, stat.st_mtime_ns))
+    return tuple(stamp)
 
 
 def merge_members(members: tuple[tuple[str, str, float], ...]) -> AdapterWeights:

@@ -12,7 +12,7 @@ from mp13.engine.scheduling.batch import Batch, ScheduledSequence
 class BatchTensors:
     input_ids: torch.Tensor  # (T,)
     positions: torch.Tensor  # (T,)
-    rows: torch.Tensor  # (R,): the last token of every sequence that samples
+    rows: torch.Tensor  # (R,): the tokens whose logits are wanted: the last of a sequence that samples, or those judged
     new_blocks: list[int]  # those whose first slot this step fills
     attention: AttentionMetadata
 
@@ -29,8 +29,7 @@ def batch_tensors(batch: Batch, block_size: int, device: torch.device) -> BatchT
         positions += range(start, stop)
         slots += _slots(row, block_size)
         new_blocks += row.seq.block_table[-(-start // block_size) : -(-stop // block_size)]
-        if row.samples:
-            rows.append(len(input_ids) - 1)
+        rows += range(len(input_ids) - (row.num_judged or int(row.samples)), len(input_ids))
     ints = torch.tensor([input_ids, positions, slots], device=device)  # one transfer for the three
     widest = max(len(row.seq.block_table) for row in batch.rows)
     tables = [table + table[:1] * (widest - len(table)) for table in (row.seq.block_table for row in batch.rows)]

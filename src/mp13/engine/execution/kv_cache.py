@@ -1,12 +1,14 @@
 """The KV cache's memory: how many blocks fit, and the tensors themselves. Who owns a block, the block pool knows."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy
 import psutil
 import torch
 
+from mp13.engine.config import EngineConfig
 from mp13.engine.models.interface import CacheShape
 from mp13.errors import ConfigError
 
@@ -60,3 +62,45 @@ def default_cache_bytes(device: torch.device, gpu_memory_utilization: float, act
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(total * gpu_memory_utilization) - (total - free - reusable) - activation_bytes
     return min(_CPU_DEFAULT, psutil.virtual_memory().available // 4)
+
+
+def size_cache(
+    config: EngineConfig,
+    shape: CacheShape,
+    dtype: torch.dtype,
+    device: torch.device,
+    max_position: int,
+    measure_activation_bytes: Callable[[int, int], int],
+) -> tuple[int, int]:
+    """Number of blocks, and the longest sequence.
+
+    Args:
+        max_position: the longest sequence that the model was made for.
+        measure_activation_bytes: what a step of so many tokens and sequences needs beside the cache; called where the
+            configuration names no size.
+
+    Raises:
+        ConfigError: the configured length does not fit the model or the memory.
+    """
+    per_block = block_bytes(shape, config.block_size, dtype)
+    longest = min(config.max_model_len or max_position, max_position)
+    if config.max_model_len and config.max_model_len > max_position:
+        raise ConfigError(
+            f"max_model_len = {config.max_model_len} is over the {max_position} tokens this model was made "
+            "for; lower it, or leave it out"
+        )
+    wanted = config.max_num_seqs * -(-longest // config.block_size)
+    available = config.kv_cache_bytes
+    if available is None:
+        activation_bytes = measure_activation_bytes(config.max_num_batched_tokens, config.max_num_seqs)
+        available = default_cache_bytes(device, config.gpu_memory_utilization, activation_bytes)
+        num_blocks = min(wanted, available // per_block)
+    else:
+        num_blocks = available // per_block
+    fits = num_blocks * config.block_size
+    if fits < 2 or (config.max_model_len and fits < config.max_model_len):
+        raise ConfigError(
+            f"the KV cache of {max(0, available):,} bytes holds {max(0, fits)} tokens, fewer than "
+            f"max_model_len = {config.max_model_len or 2}; raise kv_cache_memory or lower max_model_len"
+        )
+    return num_blocks, min(longest, fits)

@@ -1,22 +1,27 @@
 """Runs one packed step on the device: batch to tensors, model, sampled token ids."""
 
 from collections.abc import Callable, Collection
+from typing import NamedTuple
 
 import torch
 
 from mp13.engine.context import StepContext
 from mp13.engine.execution.batch_tensors import batch_tensors
 from mp13.engine.execution.kv_cache import KVCache, allocate_kv_cache
-from mp13.engine.execution.sampler import sample
-from mp13.engine.linear.lora_batch import make_lora_batch
+from mp13.engine.execution.sampler import sample, token_logprobs
+from mp13.engine.linear.lora_batch import SlotWeights, make_lora_batch
 from mp13.engine.models.interface import CausalModel
-from mp13.engine.request import SamplingParams
+from mp13.engine.request import SamplingParams, TokenLogprob
 from mp13.engine.scheduling.batch import Batch, ScheduledSequence
 from mp13.engine.scheduling.block_pool import BlockPool
 from mp13.engine.scheduling.sequence import AdapterWeights, Sequence
 
-# (first column, end column, weight) of each adapter, as make_lora_batch wants them
-ColumnsOf = Callable[[AdapterWeights], list[tuple[int, int, float]]]
+SlotsOf = Callable[[AdapterWeights], SlotWeights]
+
+
+class Sampled(NamedTuple):
+    token_id: int | None  # None where none can be chosen: the model's logits are not finite
+    logprob: TokenLogprob | None  # where the sequence's parameters ask for it
 
 
 class ModelRunner:
@@ -24,7 +29,7 @@ class ModelRunner:
         self,
         model: CausalModel,
         context: StepContext,
-        columns_of: ColumnsOf,
+        slots_of: SlotsOf,
         *,
         block_size: int,
         dtype: torch.dtype,
@@ -33,32 +38,48 @@ class ModelRunner:
     ) -> None:
         self.model = model
         self.context = context
-        self.columns_of = columns_of
+        self.slots_of = slots_of
         self.block_size = block_size
         self.dtype = dtype
         self.device = device
         self.eos_token_ids = eos_token_ids
-        self._part_counts = {target.linear.num_parts for target in model.targets.values()}
 
     def use_cache(self, cache: KVCache) -> None:
         self._cache = cache
         self.context.k_cache, self.context.v_cache = cache.keys.unbind(), cache.values.unbind()
 
     @torch.inference_mode()
-    def run(self, batch: Batch) -> list[int | None]:
-        """Compute the batch's tokens; the next token id of each sequence in `batch.sampled`, None where the model's
-        logits are not finite."""
-        logits = self._forward(batch)
-        return sample(logits, batch.sampled, self.eos_token_ids) if len(logits) else []
+    def run(self, batch: Batch) -> list[Sampled]:
+        """Compute the batch's tokens; the next token of each sequence in `batch.sampled`."""
+        logits, seqs = self._forward(batch), batch.sampled
+        if not seqs:
+            return []
+        asked = [row for row, seq in enumerate(seqs) if seq.params.logprobs is not None]
+        log_probs = logits[asked].float().log_softmax(-1) if asked else logits[:0]  # before sampling changes them
+        token_ids = sample(logits, seqs, self.eos_token_ids)
+        logprobs = token_logprobs(log_probs, [seqs[row] for row in asked], [token_ids[row] for row in asked])
+        by_row = dict(zip(asked, logprobs, strict=True))
+        return [Sampled(token_id, by_row.get(row)) for row, token_id in enumerate(token_ids)]
+
+    @torch.inference_mode()
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Compute the batch's tokens; the logits of those to be judged, row by row: (tokens, vocab_size)"""
+        return self._forward(batch)
 
     def _forward(self, batch: Batch) -> torch.Tensor:
         tensors = batch_tensors(batch, self.block_size, self.device)
         if tensors.new_blocks:
             self._cache.clear(tensors.new_blocks)
         self.context.attention = tensors.attention
-        token_rows = [(row.num_new_tokens, self.columns_of(row.seq.adapters)) for row in batch.rows]
-        self.context.lora = make_lora_batch(token_rows, self._part_counts, self.device)
+        token_rows = [run for row in batch.rows for run in self._runs(row)]
+        self.context.lora = make_lora_batch(token_rows, tensors.rows)
         return self.model(tensors.input_ids, tensors.positions, tensors.rows)
+
+    def _runs(self, row: ScheduledSequence) -> list[tuple[int, SlotWeights]]:
+        """The row's new tokens before and after its adapters begin to act."""
+        seq = row.seq
+        num_before = min(max(0, seq.active_from - seq.num_computed_tokens), row.num_new_tokens)
+        return [(num_before, []), (row.num_new_tokens - num_before, self.slots_of(seq.adapters))]
 
     @torch.inference_mode()
     def measure_activation_bytes(self, num_tokens: int, num_rows: int) -> int:

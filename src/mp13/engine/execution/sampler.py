@@ -3,16 +3,19 @@ the same alone and in any batch, on any device."""
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Collection
 
 import torch
 
+from mp13.engine.request import TokenLogprob
 from mp13.engine.scheduling.sequence import Sequence
 
 
 def sample(logits: torch.Tensor, seqs: list[Sequence], eos_token_ids: Collection[int]) -> list[int | None]:
     """One token id for each row of `logits` (R, vocab_size); row i belongs to seqs[i]. None where none can be chosen:
     the row holds NaN or infinity, or `min_tokens` forbids every token."""
+    logits = _penalize(logits, seqs)
     for row, seq in enumerate(seqs):
         if seq.num_generated_tokens < seq.params.min_tokens:
             ending = set(seq.params.stop_token_ids) | (set() if seq.params.ignore_eos else set(eos_token_ids))
@@ -28,10 +31,42 @@ def sample(logits: torch.Tensor, seqs: list[Sequence], eos_token_ids: Collection
     return token_ids
 
 
+def token_logprobs(
+    log_probs: torch.Tensor, seqs: list[Sequence], token_ids: list[int | None]
+) -> list[TokenLogprob | None]:
+    """log_probs: (R, vocab_size) of the model's own distribution; row i belongs to seqs[i], which drew token_ids[i]."""
+    found: list[TokenLogprob | None] = []
+    for row, seq, token_id in zip(log_probs, seqs, token_ids, strict=True):
+        if token_id is None:
+            found.append(None)
+            continue
+        top = row.topk(min(seq.params.logprobs or 0, len(row)))
+        likeliest = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        found.append(TokenLogprob(token_id, float(row[token_id]), tuple(likeliest)))
+    return found
+
+
 def uniform(seed: int, position: int) -> float:
     """A number in [0, 1) that depends on nothing but its two arguments."""
     digest = hashlib.sha256(f"{seed}:{position}".encode()).digest()
     return (int.from_bytes(digest[:8], "little") >> 11) / 2**53  # 53 bits: more would round up to 1
+
+
+def _penalize(logits: torch.Tensor, seqs: list[Sequence]) -> torch.Tensor:
+    """The logits less what the sequences' penalties take; in float32 where there are any."""
+    for row, seq in enumerate(seqs):
+        params, factor = seq.params, seq.params.repetition_penalty
+        if factor != 1:
+            logits = logits.float()
+            seen = list(set(seq.token_ids))
+            scores = logits[row, seen]
+            logits[row, seen] = torch.where(scores < 0, scores * factor, scores / factor)
+        if (params.presence_penalty or params.frequency_penalty) and seq.num_generated_tokens:
+            logits = logits.float()
+            counts = Counter(seq.token_ids[seq.num_prompt_tokens :])
+            times = torch.tensor(list(counts.values()), device=logits.device)
+            logits[row, list(counts)] -= params.presence_penalty + params.frequency_penalty * times
+    return logits
 
 
 def _draw(logits: torch.Tensor, seqs: list[Sequence]) -> list[int]:

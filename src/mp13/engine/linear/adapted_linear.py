@@ -1,12 +1,15 @@
 """The one linear layer every model uses: the base weight, and beside it the resident adapters. Switching adapters moves
 numbers, not tensors."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
 from mp13.engine.context import StepContext
 from mp13.engine.linear.base_weight import base_weight
-from mp13.engine.linear.lora_stack import LoraPair, LoraStack
+from mp13.engine.linear.delta import LinearDelta
+from mp13.engine.linear.lora_stack import LoraStack
 
 
 class AdaptedLinear(nn.Module):
@@ -15,15 +18,22 @@ class AdaptedLinear(nn.Module):
     Args:
         weight: (out_features, in_features); bias: (out_features,) or None.
         parts: name and number of output rows of each part, in order; the rows sum to out_features.
+        of_rows: it sees only the tokens whose logits are wanted, as a model's head does.
     """
 
     def __init__(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, context: StepContext, parts: dict[str, int]
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        context: StepContext,
+        parts: dict[str, int],
+        *,
+        of_rows: bool = False,
     ) -> None:
         super().__init__()
         self.base = base_weight(weight, bias)
         self.parts = parts
-        self.num_parts = len(parts)
+        self.of_rows = of_rows
         self._context = context
         self._lora: LoraStack | None = None  # made for the first adapter that changes this layer
 
@@ -40,19 +50,24 @@ class AdaptedLinear(nn.Module):
         y: torch.Tensor = self.base(x)
         lora = self._context.lora
         if lora is not None and self._lora is not None:
+            if self.of_rows:
+                lora = lora.of_rows
             self._lora.add_to(y.view(-1, self.out_features), x.reshape(-1, self.in_features), lora)
         return y
 
-    def reserve(self, num_columns: int) -> None:
-        """Make room for adapters on the first `num_columns` columns of the rank axis."""
-        if self._lora is not None:
-            self._lora.reserve(num_columns)
+    def part_weight(self, part: int) -> torch.Tensor:
+        """The base's weight of part number `part`, float32 (its rows, in_features), without bias."""
+        sizes = list(self.parts.values())
+        start = sum(sizes[:part])
+        return self.base.rows(start, start + sizes[part])
 
-    def write(self, start: int, stop: int, num_columns: int, pairs: dict[int, LoraPair]) -> None:
-        """Put an adapter on columns `start:stop` of `num_columns`. `pairs` maps a part's number to its A and B."""
-        if self._lora is None and pairs:
-            self._lora = LoraStack(
-                self.in_features, list(self.parts.values()), num_columns, self.base.adapter_dtype, self.base.device
-            )
+    def write(self, slot: int, deltas: Mapping[int, LinearDelta]) -> None:
+        """Put an adapter into `slot`, in place of what was there. `deltas` maps a part's number to what it adds."""
+        if self._lora is None and deltas:
+            self._lora = LoraStack(list(self.parts.values()), self.base)
         if self._lora is not None:
-            self._lora.write(start, stop, pairs)
+            self._lora.write(slot, deltas)
+
+    def erase(self, slot: int) -> None:
+        if self._lora is not None:
+            self._lora.erase(slot)

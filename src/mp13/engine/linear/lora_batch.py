@@ -1,44 +1,57 @@
-"""The adapter side of one step: how strongly each token wants each adapter column. Made once, read by every linear."""
+"""The adapter side of one step: how strongly each token wants each adapter in use. Made once, read by every linear."""
 
-from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
+SlotWeights = list[tuple[int, float]]  # (slot, weight) of the adapters that a token uses
+Layout = tuple[tuple[int, int], ...]  # (index into `slots`, how many columns in a row)
 
-@dataclass(frozen=True)
+
 class LoraBatch:
-    """Columns `start:stop` of the adapters' rank axis are in use this step.
+    """`slots` are those in use this step, in ascending order.
 
-    `weights[p]` belongs to linears of p parts: float32 (T, (stop - start) * p), or None where every weight is 1.
+    `weights`: float32 (T, len(slots)), or None where every token wants every one of them at 1.
     """
 
-    start: int
-    stop: int
-    weights: dict[int, torch.Tensor | None]
+    def __init__(self, slots: tuple[int, ...], weights: torch.Tensor | None, rows: torch.Tensor | None = None) -> None:
+        self.slots = slots
+        self.weights = weights
+        self._rows = rows
+        self._columns: dict[Layout, torch.Tensor] = {}
+
+    @cached_property
+    def of_rows(self) -> "LoraBatch":
+        """The same for those tokens alone whose logits are wanted."""
+        return LoraBatch(self.slots, None if self.weights is None else self.weights[self._rows])
+
+    def over(self, layout: Layout) -> torch.Tensor | None:
+        """Weights over columns that belong to slots as `layout` says: (T, columns); None where all are 1."""
+        if self.weights is None:
+            return None
+        if layout not in self._columns:
+            slots, widths = torch.tensor(layout, device=self.weights.device).T
+            self._columns[layout] = self.weights[:, slots.repeat_interleave(widths)]
+        return self._columns[layout]
 
 
-def make_lora_batch(
-    token_rows: list[tuple[int, list[tuple[int, int, float]]]], part_counts: set[int], device: torch.device
-) -> LoraBatch | None:
-    """Weights of a step's tokens over the adapters' columns.
+def make_lora_batch(token_rows: list[tuple[int, SlotWeights]], rows: torch.Tensor) -> LoraBatch | None:
+    """Weights of a step's tokens over the slots; None when no token uses an adapter.
 
     Args:
-        token_rows: for each sequence in batch order, its number of tokens and (first column, end column, weight)
-            of each adapter it uses.
-        part_counts: how many parts the model's linears have, e.g. {1, 2, 3}.
-
-    Returns None when no token uses an adapter.
+        token_rows: runs of tokens in batch order: how many, and the adapters they use.
+        rows: (R,), the tokens whose logits are wanted.
     """
-    columns = [column for _, adapters in token_rows for column in adapters]
-    if not columns:
+    token_rows = [(n, adapters) for n, adapters in token_rows if n]
+    slots = tuple(sorted({slot for _, adapters in token_rows for slot, _ in adapters}))
+    if not slots:
         return None
-    start, stop = min(c[0] for c in columns), max(c[1] for c in columns)
-    if all(adapters == [(start, stop, 1.0)] for _, adapters in token_rows):
-        return LoraBatch(start, stop, dict.fromkeys(part_counts))
-    per_sequence = torch.zeros(len(token_rows), stop - start)
-    for row, (_, adapters) in enumerate(token_rows):
-        for first, end, weight in adapters:
-            per_sequence[row, first - start : end - start] = weight
+    if all(len(adapters) == len(slots) and all(w == 1.0 for _, w in adapters) for _, adapters in token_rows):
+        return LoraBatch(slots, None, rows)
+    place = {slot: index for index, slot in enumerate(slots)}
+    per_run = torch.zeros(len(token_rows), len(slots))
+    for run, (_, adapters) in enumerate(token_rows):
+        for slot, weight in adapters:
+            per_run[run, place[slot]] = weight
     num_tokens = torch.tensor([n for n, _ in token_rows])
-    weights = per_sequence.repeat_interleave(num_tokens, 0).to(device)  # (T, columns)
-    return LoraBatch(start, stop, {p: weights.repeat(1, p) for p in part_counts})
+    return LoraBatch(slots, per_run.repeat_interleave(num_tokens, 0).to(rows.device), rows)

@@ -16,7 +16,6 @@ from mp13.engine.attention.paged import PagedAttention
 from mp13.engine.attention.registry import AttentionSpec, PagedAttentionFunction
 from mp13.engine.context import StepContext
 from mp13.engine.linear.adapted_linear import AdaptedLinear
-from mp13.engine.linear.base_weight import base_weight
 from mp13.engine.models.decoder_config import DecoderConfig, RopeConfig
 from mp13.engine.models.interface import AdapterTarget, CacheShape, ReadTensor
 
@@ -51,9 +50,10 @@ class Decoder(nn.Module):
             DecoderLayer(config, index, read_vectors_wide, attend, context) for index in range(config.num_layers)
         )
         self.norm = RMSNorm(read_vectors_wide("model.norm.weight"), config.norm_eps)
-        self.head = base_weight(self.embedding.data if config.tie_embeddings else read("lm_head.weight"))
+        head = self.embedding.data if config.tie_embeddings else read("lm_head.weight")
+        self.head = AdaptedLinear(head, None, context, {"lm_head": head.shape[0]}, of_rows=True)
         self.inv_freq = rope_inv_freq(config.rope, config.head_dim).to(self.embedding.device)  # (head_dim / 2,)
-        self.targets = _targets(self.layers)
+        self.targets = _targets(self)
 
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """input_ids, positions: (T,); rows: (R,), the tokens whose logits are wanted -> (R, vocab_size)"""
@@ -185,8 +185,8 @@ def packed_linear(names: list[str], read: ReadTensor, has_bias: bool, context: S
     return AdaptedLinear(torch.cat(weights), bias, context, parts)
 
 
-def _targets(layers: nn.ModuleList) -> dict[str, AdapterTarget]:
-    linears = [module for module in layers.modules() if isinstance(module, AdaptedLinear)]
+def _targets(model: nn.Module) -> dict[str, AdapterTarget]:
+    linears = [module for module in model.modules() if isinstance(module, AdaptedLinear)]
     return {name: AdapterTarget(linear, i) for linear in linears for i, name in enumerate(linear.parts)}
 
 

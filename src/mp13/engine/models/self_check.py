@@ -31,7 +31,8 @@ _TOLERANCE, _TOLERANCE_HALF = 1e-3, 0.25
 def self_check(
     bridge: "TransformersModel", context: StepContext, linears: dict[str, AdaptedLinear]
 ) -> dict[str, AdaptedLinear]:
-    """Returns those of `linears` that see every token of a step, in order: only there may an adapter sit.
+    """Returns those of `linears` that see every token of a step, in order (the head: every token whose logits are
+    wanted): only there may an adapter sit.
 
     Raises:
         ModelError: the logits differ, or are not finite.
@@ -42,7 +43,7 @@ def self_check(
     texts = [torch.arange(n + 1, device=device) * 31 % min(vocab_size - first_id, 1000) + first_id for n in _LENS]
 
     with _scratch_cache(bridge, context, dtype, device):
-        with _watch(linears, sum(_LENS)) as whole:
+        with _watch(linears) as whole:
             prefill = _run(bridge, context, [text[:-1] for text in texts], starts=[0, 0])
         decode = _run(bridge, context, [text[-1:] for text in texts], starts=list(_LENS))
     ours = torch.stack([prefill, decode], 1).float()  # (2 texts, 2 places, vocab_size)
@@ -94,11 +95,12 @@ def _scratch_cache(
 
 
 @contextmanager
-def _watch(linears: dict[str, AdaptedLinear], num_tokens: int) -> Iterator[list[str]]:
+def _watch(linears: dict[str, AdaptedLinear]) -> Iterator[list[str]]:
     """Collects the linears whose input was always all tokens. Experts get a selection, in an order of their own."""
     seen: dict[str, bool] = {}
 
     def note(name: str, x: torch.Tensor) -> None:
+        num_tokens = len(_LENS) if linears[name].of_rows else sum(_LENS)
         seen[name] = seen.get(name, True) and x.numel() == num_tokens * x.shape[-1]
 
     handles = [

@@ -18,9 +18,9 @@ from mp13.engine.context import StepContext
 from mp13.engine.linear.adapted_linear import AdaptedLinear
 from mp13.engine.models.attention_probe import AttentionLayer, probe_attention, set_attention
 from mp13.engine.models.interface import AdapterTarget, CacheShape
+from mp13.engine.models.model_files import weight_files
 from mp13.engine.models.self_check import self_check
 from mp13.engine.models.support import needs_softcap
-from mp13.engine.models.weights import weight_files
 from mp13.errors import ModelError, Mp13Error
 
 _ATTENTION = "mp13"
@@ -59,7 +59,7 @@ class TransformersModel(nn.Module):
             self.cache_shape = _cache_shape(layers, may_cap=needs_softcap(model.config))
             for layer in layers:
                 layer.module.mp13_attention = PagedAttention(layer.layer_idx, layer.spec, attend, context)
-            linears = _adapt_linears(model, context)
+            linears = _adapt_linears(model, context, head_of_rows=self._keeps_rows)
             set_attention(model, _ATTENTION)
             whole = self_check(self, context, linears)
         except Exception as error:
@@ -125,14 +125,15 @@ def _cache_shape(layers: list[AttentionLayer], *, may_cap: bool) -> CacheShape:
     return CacheShape(len(layers), num_kv_heads, head_dim)
 
 
-def _adapt_linears(model: PreTrainedModel, context: StepContext) -> dict[str, AdaptedLinear]:
-    """Put our linear, sharing the weight, in place of every `nn.Linear` but the head. Returns them by PEFT's name."""
+def _adapt_linears(model: PreTrainedModel, context: StepContext, *, head_of_rows: bool) -> dict[str, AdaptedLinear]:
+    """Put our linear, sharing the weight, in place of every `nn.Linear`. Returns them by PEFT's name."""
     head = model.get_output_embeddings()
-    plain = {name: m for name, m in model.named_modules() if type(m) is nn.Linear and m is not head}
+    plain = {name: m for name, m in model.named_modules() if type(m) is nn.Linear}
     linears: dict[str, AdaptedLinear] = {}
     for name, linear in plain.items():
         bias = None if linear.bias is None else linear.bias.data
-        linears[name] = AdaptedLinear(linear.weight.data, bias, context, {name: linear.out_features})
+        of_rows = linear is head and head_of_rows
+        linears[name] = AdaptedLinear(linear.weight.data, bias, context, {name: linear.out_features}, of_rows=of_rows)
         parent, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, linears[name])
     return linears

@@ -1,6 +1,5 @@
 """A checkpoint on disk: where it is, and its tensors by name. Only safetensors are read."""
 
-import json
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,7 +10,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from mp13.engine.models.model_files import weight_files
 from mp13.errors import ModelError
+from mp13.hub_errors import hub_reason
 
 OnProgress = Callable[[str, float | None], None]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -38,18 +39,7 @@ def model_folder(model: str, on_progress: OnProgress) -> Path:
     try:
         return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
     except Exception as error:  # network, authentication and cache errors have many types and all end here
-        raise ModelError(f"model {model!r} cannot be fetched from the Hub: {_hub_reason(error)}") from None
-
-
-def _hub_reason(error: Exception) -> str:
-    name = type(error).__name__
-    if name == "GatedRepoError":
-        return "it is gated; accept its licence on the Hub, then run `hf auth login` or set HF_TOKEN"
-    if name == "RepositoryNotFoundError":
-        return "no such repository, or it is private; check the id, or run `hf auth login`"
-    if name in ("LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError"):
-        return "it is not in the local cache and the Hub cannot be reached; download it first, or give a folder"
-    return f"{name}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+        raise ModelError(f"model {model!r} cannot be fetched from the Hub: {hub_reason(error)}") from None
 
 
 class Checkpoint:
@@ -86,21 +76,3 @@ class Checkpoint:
         self._on_progress("weights", self._num_read / len(self._file_of))
         tensor: torch.Tensor = self._file_of[name].get_tensor(name)
         return tensor.to(self._device, self._dtype)
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model, those that its index names if it has one."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ModelError(f"{index} cannot be read ({error}); fetch the model again") from None
-        paths = [folder / Path(name).name for name in names]
-    else:
-        paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        raise ModelError(f"{folder} holds no *.safetensors; convert the model to safetensors first")
-    if missing := [path.name for path in paths if not path.is_file()]:
-        raise ModelError(f"{folder} lacks {', '.join(missing)}; fetch the model again")
-    return paths

@@ -11,18 +11,27 @@ class ScheduledSequence:
 
     seq: Sequence
     num_new_tokens: int
+    num_judged: int = 0  # so many of the last new tokens' logits are wanted, in a step that scores
+
+    @property
+    def reaches_end(self) -> bool:
+        return self.seq.num_computed_tokens + self.num_new_tokens == self.seq.num_tokens
 
     @property
     def samples(self) -> bool:
-        """True when this step reaches the sequence's end, so that a new token is drawn."""
-        return self.seq.num_computed_tokens + self.num_new_tokens == self.seq.num_tokens
+        """True when this step reaches the end of a sequence that generates, so that a new token is drawn."""
+        return self.seq.generates and self.reaches_end
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One packed step. Decodes (one token) stand before prefills, so that attention can take them together."""
+    """One packed step. Decodes (one token) stand before prefills, so that attention can take them together.
+
+    `refused` could not be given their adapters and are the caller's to remove; nobody else is the worse for it.
+    """
 
     rows: tuple[ScheduledSequence, ...]
+    refused: tuple[tuple[Sequence, Exception], ...] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -31,3 +40,8 @@ class Batch:
     @property
     def sampled(self) -> list[Sequence]:
         return [row.seq for row in self.rows if row.samples]
+
+    @property
+    def prefilled(self) -> list[Sequence]:
+        """Those that generate nothing and are computed to their end with this step."""
+        return [row.seq for row in self.rows if not row.seq.generates and row.reaches_end]

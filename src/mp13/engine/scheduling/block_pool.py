@@ -3,11 +3,15 @@
 A block is free, or held by one or more sequences. A full block that was computed is published under the hash of its
 content (prefix caching, as in vLLM's automatic prefix caching); it stays findable after its last holder left, until
 the block is needed for something else. The block freed longest ago goes first.
+
+What a mix computed exactly has a second name, of its tokens alone, under which requests that keep the cache across
+mixes find it. What such a request computes rests on another mix's past and has that second name only.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from mp13.engine.request import KVPolicy
 from mp13.engine.scheduling.sequence import Sequence as _Sequence
 
 
@@ -21,7 +25,7 @@ class BlockPool:
         self.salt = salt
         self._ref_counts = [0] * num_blocks
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_blocks))  # least recently used first
-        self._hash_of: dict[int, bytes] = {}
+        self._hashes_of: dict[int, list[bytes]] = {}
         self._block_of: dict[bytes, int] = {}
 
     @property
@@ -33,8 +37,8 @@ class BlockPool:
         if not self.enable_prefix_caching:
             return []
         found = []
-        for block_hash in seq.block_hashes((seq.num_tokens - 1) // self.block_size, self.block_size, self.salt):
-            if (block := self._block_of.get(block_hash)) is None:
+        for names in self._names(seq, (seq.num_tokens - 1) // self.block_size, "exact", seq.kv_policy):
+            if (block := next((self._block_of[name] for name in names if name in self._block_of), None)) is None:
                 break
             found.append(block)
         return found
@@ -58,13 +62,17 @@ class BlockPool:
         full = seq.num_computed_tokens // self.block_size
         if full <= seq.num_published_blocks:
             return
-        hashes = seq.block_hashes(full, self.block_size, self.salt)
-        for i in range(seq.num_published_blocks, full):
-            block = seq.block_table[i]
-            if hashes[i] not in self._block_of and block not in self._hash_of:
-                self._block_of[hashes[i]] = block
-                self._hash_of[block] = hashes[i]
+        published = list(zip(seq.block_table, self._names(seq, full, seq.kv_policy, "keep"), strict=False))
+        for block, names in published[seq.num_published_blocks :]:
+            for name in names:
+                if self._block_of.setdefault(name, block) == block:
+                    self._hashes_of.setdefault(block, []).append(name)
         seq.num_published_blocks = full
+
+    def _names(self, seq: _Sequence, num_blocks: int, *policies: KVPolicy) -> Iterator[tuple[bytes, ...]]:
+        """Of each of the first blocks of `seq`, its names under the policies."""
+        names = [seq.block_hashes(num_blocks, self.block_size, self.salt, policy) for policy in dict.fromkeys(policies)]
+        return zip(*names, strict=True)
 
     def release(self, seq: _Sequence) -> None:
         """`seq` lets go of its blocks. Last block first, so that a prefix outlives its continuations."""
@@ -72,7 +80,7 @@ class BlockPool:
             self._ref_counts[block] -= 1
             if self._ref_counts[block] == 0:
                 self._free[block] = None
-                if block not in self._hash_of:  # nothing worth keeping: the next to be taken
+                if block not in self._hashes_of:  # nothing worth keeping: the next to be taken
                     self._free.move_to_end(block, last=False)
         seq.forget_blocks()
 
@@ -83,7 +91,7 @@ class BlockPool:
 
     def _take(self) -> int:
         block, _ = self._free.popitem(last=False)
-        if (stale := self._hash_of.pop(block, None)) is not None:
+        for stale in self._hashes_of.pop(block, ()):
             del self._block_of[stale]
         self._ref_counts[block] = 1
         return block

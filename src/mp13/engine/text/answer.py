@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from mp13.engine.request import FinishReason, Metrics, RequestOutput, SamplingParams
+from mp13.engine.request import FinishReason, Metrics, RequestOutput, SamplingParams, TokenLogprob
 from mp13.engine.scheduling.sequence import Sequence
 from mp13.engine.text.detokenizer import Detokenizer, StopStrings
 
@@ -23,13 +23,19 @@ class Answer:
         self._first = self._last = started
         self._num_tokens = 0
         self._text = ""
+        self._logprobs: list[TokenLogprob] = []
 
-    def add(self, token_id: int, *, full: bool, now: float) -> tuple[str, FinishReason | None]:
+    def add(
+        self, token_id: int, *, full: bool, now: float, logprob: TokenLogprob | None = None
+    ) -> tuple[str, FinishReason | None]:
         """Take the next token. Returns the text to show now and, when this token ends the answer, the reason.
 
         Args:
             full: no further token fits into the context.
+            logprob: of the token, where the parameters ask for it.
         """
+        if logprob is not None:
+            self._logprobs.append(logprob)
         self._num_tokens += 1
         self._first = now if self._num_tokens == 1 else self._first
         self._last = now
@@ -53,6 +59,8 @@ class Answer:
             finish_reason=reason,
             adapters=self.mix,
             seed=seq.seed,
+            kv_policy=seq.kv_policy,
+            logprobs=None if self._params.logprobs is None else tuple(self._logprobs),
             metrics=Metrics(
                 prompt_tokens=seq.num_prompt_tokens,
                 cached_tokens=seq.num_cached_tokens or 0,

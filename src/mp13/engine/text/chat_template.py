@@ -30,37 +30,44 @@ class ChatMessage:
 
 def template_digest(tokenizer: Any) -> str:
     """SHA-256 of the chat template; of nothing when there is none."""
-    return hashlib.sha256(_template(tokenizer).encode()).hexdigest()
+    return hashlib.sha256(chat_template(tokenizer).encode()).hexdigest()
 
 
-def _template(tokenizer: Any) -> str:
+def chat_template(tokenizer: Any) -> str:
     """The chat template, of several the one called "default"; "" when there is none."""
     template = tokenizer.chat_template or ""
     return template.get("default", "") if isinstance(template, dict) else template
 
 
-def chat_token_ids(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[int]:
-    """The prompt for the next answer to `messages`.
+def chat_token_ids(tokenizer: Any, messages: Sequence[ChatMessage], *, is_past: bool = False) -> list[int]:
+    """The prompt for the next answer to `messages`; of a conversation's past, what a next turn will be put behind.
 
     Raises:
         UnsupportedError: the model has no chat template.
         ConfigError: the template refuses these messages.
     """
-    if not _template(tokenizer):
+    if not chat_template(tokenizer):
         raise UnsupportedError("this model has no chat template; give it a plain prompt, or use an instruct model")
-    return _Conversation(tokenizer, messages).token_ids()
+    return _Conversation(tokenizer, messages, is_past).token_ids()
+
+
+def continuation_ids(tokenizer: Any, text: str) -> list[int]:
+    """The tokens of a text that goes on behind a prompt. Special tokens that it spells are text."""
+    return _Conversation(tokenizer, [ChatMessage("assistant", text)], is_past=True).content_ids()
 
 
 class _Conversation:
     """One conversation on its way to token ids."""
 
-    def __init__(self, tokenizer: Any, messages: Sequence[ChatMessage]) -> None:
+    def __init__(self, tokenizer: Any, messages: Sequence[ChatMessage], is_past: bool) -> None:
         self._tokenizer = tokenizer
+        self._asks = not is_past
         self._added = dict(tokenizer.added_tokens_decoder)  # token id -> what the vocabulary has beside plain text
         self._cut, self._mark = _unused_characters(messages)
         self._marks = re.compile(f"{self._mark}([0-9]+){self._mark}")
         special = {token.content for token in self._added.values() if token.special}
-        markers = {t.content for t in self._added.values() if t.content.strip() and t.content in _template(tokenizer)}
+        template = chat_template(tokenizer)
+        markers = {t.content for t in self._added.values() if t.content.strip() and t.content in template}
         # What marks the template's own structure is as good as special; but in an answer the template may look for it.
         in_answers, elsewhere = _any_of(special), _any_of(special | markers)
         self._messages = [self._harmless(m, in_answers if m.role == "assistant" else elsewhere) for m in messages]
@@ -83,6 +90,11 @@ class _Conversation:
                 ids += self._encode(part, is_first=not ids)
             ids += answer or ()
         return ids
+
+    def content_ids(self) -> list[int]:
+        """The first message's content alone, as it is behind other text."""
+        parts = self._messages[0].content.split(self._cut)
+        return [token_id for part in parts for token_id in self._encode(part, is_first=False)]
 
     def _harmless(self, message: ChatMessage, forbidden: re.Pattern[str]) -> ChatMessage:
         """The message with a cut in each of the forbidden tokens that its text spells."""
@@ -129,7 +141,7 @@ class _Conversation:
     def _render(self, contents: list[str]) -> str:
         rows = [{"role": m.role, "content": c} for m, c in zip(self._messages, contents, strict=True)]
         try:
-            text: str = self._tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True)
+            text: str = self._tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=self._asks)
         except Exception as error:  # templates raise whatever they like
             raise ConfigError(f"the model's chat template refuses this conversation: {error}") from None
         return text

@@ -24,6 +24,7 @@ from mp13.chat.tui.dialogue import Dialogue
 from mp13.chat.tui.events import (
     AnswerStopped,
     CommandDone,
+    ComparisonStarted,
     Entry,
     EntryFailed,
     EntryStarted,
@@ -34,7 +35,7 @@ from mp13.chat.tui.events import (
 from mp13.chat.tui.palette import mix_voices
 from mp13.chat.tui.screens.help import HelpScreen
 from mp13.chat.tui.screens.picker import AdapterPicker
-from mp13.chat.tui.tables import choices, engine_rows, suggestions
+from mp13.chat.tui.tables import choices, diff_content, engine_rows, suggestions
 from mp13.chat.tui.widgets.completion import Completion, Suggestion
 from mp13.chat.tui.widgets.prompt import Prompt
 from mp13.chat.tui.widgets.status import StatusLine
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
     from mp13.chat.conversation.turn import CommandResult, Turn
 
+LOOK_S = 2.0  # between two looks at what adapters have become
 OpenSession = Callable[[], Awaitable["ChatSession"]]
 
 
@@ -122,13 +124,15 @@ class ConversationScreen(Screen[None]):
             case EntryStarted(entry, mix):
                 self._answered = entry
                 await self._dialogue.begin(entry, mix)
-            case TextDelta(text) if self._answered is not None:
-                self._dialogue.feed(self._answered, text)
-            case AnswerDone(turn) if self._answered is not None:
-                await self._dialogue.end(self._answered, turn)
+            case ComparisonStarted(entry, mixes, text):
+                await self._dialogue.compare(entry, mixes, text)
+            case TextDelta(text, index) if self._answered is not None:
+                self._dialogue.feed(self._answered, text, index)
+            case AnswerDone(turn, index) if self._answered is not None:
+                await self._dialogue.end(self._answered, turn, index)
                 self._tell_cost(turn)
             case AnswerStopped(entry, partial):
-                await self._dialogue.end(entry, partial, "stopped")
+                await self._dialogue.stop(entry, partial)
                 self._tell(loading=None)
             case EntryFailed(entry, reason, partial):
                 await self._dialogue.fail(entry, reason, partial)
@@ -148,6 +152,7 @@ class ConversationScreen(Screen[None]):
             await self._transcript.show([row_of(turn) for turn in turns])
         self._tell(model=Path(session.settings.model).name)
         self._tell_mix()
+        self.set_interval(LOOK_S, self._tell_mix)  # what is remarkable about an adapter comes by itself
 
     async def _command_done(self, entry: Entry, result: CommandResult) -> None:
         assert self._session is not None
@@ -156,7 +161,9 @@ class ConversationScreen(Screen[None]):
         if result.turns_changed:
             await self._dialogue.redraw([row_of(turn) for turn in self._session.turns])
             self._tell(tokens_per_s=None, cached_tokens=None, context_tokens=None)
-        await self._dialogue.settle(entry, result.message)
+            if turns := self._session.turns:
+                self._tell_cost(turns[-1])
+        await self._dialogue.settle(entry, result.message if result.diff is None else diff_content(result.diff))
         self._tell_mix()
 
     @property
@@ -167,7 +174,8 @@ class ConversationScreen(Screen[None]):
         self._status.status = replace(self._status.status, **changes)
 
     def _tell_mix(self) -> None:
-        self._tell(mix=self._mix)
+        remarks = self._session.remarks if self._session is not None else []
+        self._tell(mix=self._mix, remarks=tuple(f"{remark.name}: {remark.label}" for remark in remarks if remark.label))
         self._prompt.set_classes(mix_voices(self._mix)[0])
 
     def _tell_cost(self, turn: Turn) -> None:

@@ -22,6 +22,7 @@ class Status:
 
     model: str = ""
     mix: str = "base"
+    remarks: tuple[str, ...] = ()  # what is odd about its adapters
     loading: str | None = None
     fraction: float | None = None  # of loading, 0 to 1; None where no length is known
     problem: str = ""
@@ -62,7 +63,8 @@ class StatusLine(Widget):
 
 def _left(status: Status) -> list[_Part]:
     mix = _Part([("● ", f"${mix_voices(status.mix)[0]}"), *mix_spans(status.mix)], 9)
-    return [mix, _part(status.model, 2)] if status.model else [mix]
+    remarks = [_part(remark, 7, "$text-warning") for remark in status.remarks]
+    return [mix, *remarks, _part(status.model, 2)] if status.model else [mix, *remarks]
 
 
 def _right(status: Status) -> list[_Part]:

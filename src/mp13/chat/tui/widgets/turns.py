@@ -106,6 +106,10 @@ class Answer(Vertical):
         self._badge.tell(turn, note)
 
     @property
+    def mix(self) -> str:
+        return self._mix
+
+    @property
     def is_settled(self) -> bool:
         return self._is_over
 
@@ -132,10 +136,14 @@ class Badge(Static):
 
 
 class Notice(Static):
-    """A sentence from mp13 itself: what a command did, or what went wrong; or a command that still waits."""
+    """What mp13 itself has to say: what a command did, or what went wrong; or a command that still waits.
 
-    def __init__(self, text: str, kind: Kind = "info") -> None:
-        super().__init__(Content(printable(text)), markup=False, classes=f"-{kind}")
+    Text that has its styles already must be printable.
+    """
+
+    def __init__(self, text: str | Content, kind: Kind = "info") -> None:
+        content = Content(printable(text)) if isinstance(text, str) else text
+        super().__init__(content, markup=False, classes=f"-{kind}")
         self._text = text
         self._kind = kind
 

@@ -1,0 +1,39 @@
+"""`mp13`: what is on disk. Adapters and models are listed, fetched, checked, merged and removed here.
+
+The verbs themselves are adapters_cli.py, adapters_engine_cli.py, evaluate.py and models_cli.py; what they do is the
+library's.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mp13.chat.cli import evaluate, models_cli
+from mp13.chat.cli.outcome import prepare_streams
+from mp13.chat.text import utf8
+
+NAME = "mp13"
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
+app.add_typer(evaluate.app, name="adapters")
+app.add_typer(models_cli.app, name="models")
+
+
+@app.callback(invoke_without_command=True)
+def mp13(version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
+    """The adapters and models of mp13 on this machine. `mp13chat` talks to them, `mp13config` shows the settings."""
+    if version:
+        import mp13
+
+        print(f"{NAME} {mp13.__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The installed command."""
+    prepare_streams()
+    app(args=[utf8(argument) for argument in sys.argv[1:]], prog_name=NAME)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Adapters and models as text and as JSON, the same on the command line and behind slash commands."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from mp13.chat.library.shelf import Shelved
+from mp13.chat.text import printable
+from mp13.library.adapters import AdapterOnDisk
+from mp13.library.models import ModelOnDisk
+from mp13.service.schema import NO_EFFECT
+
+_STATES = {"slot": "in a slot", "memory": "in memory", "disk": "on disk", "unfit": "unfit"}
+_AGES = ((365 * 86400, "y"), (30 * 86400, "mo"), (86400, "d"), (3600, "h"), (60, "min"))
+_NARROW = ("NAME", "STATE", "KIND", "RANK", "SIZE", "EFFECT")
+_DIGEST = 8  # characters of a digest in a list
+_WIDEST = 48  # characters of a cell
+
+
+def adapter_table(shelf: Sequence[Shelved], narrow: bool = False) -> str:
+    """A line each; under them, why one is unfit and what to do. With `narrow`, only what fits beside a chat."""
+    rows = [
+        {
+            "NAME": one.adapter.name,
+            "STATE": _STATES[one.state] + (", changed on disk" if one.changed else ""),
+            "KIND": one.adapter.kind,
+            "RANK": str(one.adapter.rank or ""),
+            "SIZE": size(one.adapter.size_bytes),
+            "EFFECT": effect(one.adapter.effect, short=True),
+            "BASE": one.adapter.base_model or "",
+            "AGE": age(one.adapter.modified),
+            "DIGEST": (one.adapter.digest or "")[:_DIGEST],
+            "TARGETS": " ".join(target.removesuffix("_proj") for target in one.adapter.targets),
+            "TAGS": " ".join(one.adapter.notes.tags),
+        }
+        for one in shelf
+    ]
+    if narrow:
+        rows = [{column: row[column] for column in _NARROW} for row in rows]
+    reasons = [f"{one.adapter.name}: {one.adapter.unfit}" for one in shelf if one.adapter.unfit]
+    return _table(rows) + "".join(f"\n{one_line(reason)}" for reason in reasons)
+
+
+def adapter_lines(one: Shelved) -> str:
+    """All that is known of an adapter, a line each."""
+    adapter, notes = one.adapter, one.adapter.notes
+    facts = {
+        "name": adapter.name,
+        "state": _STATES[one.state],
+        "unfit": adapter.unfit,
+        "changed": "on disk, after an engine loaded it; /reload picks it up" if one.changed else None,
+        "kind": f"{adapter.kind}, rank {adapter.rank}" if adapter.rank else adapter.kind,
+        "targets": " ".join(adapter.targets),
+        "size": size(adapter.size_bytes),
+        "effect": effect(adapter.effect),
+        "base": adapter.base_model,
+        "digest": adapter.digest,
+        "modified": when(adapter.modified) if adapter.modified else None,
+        "tags": " ".join(notes.tags),
+        "about": notes.description,
+        "source": notes.source,
+        "revision": notes.revision,
+        "added": notes.added_at,
+        "path": str(adapter.path),
+    }
+    width = max(map(len, facts))
+    return "\n".join(f"{name:<{width}}  {one_line(value)}" for name, value in facts.items() if value)
+
+
+def adapter_json(one: Shelved) -> dict[str, Any]:
+    return {"name": one.adapter.name, "state": one.state, "loaded": one.loaded, "changed_on_disk": one.changed} | (
+        _adapter_facts(one.adapter)
+    )
+
+
+def _adapter_facts(adapter: AdapterOnDisk) -> dict[str, Any]:
+    return {
+        "unfit": adapter.unfit,
+        "kind": adapter.kind,
+        "rank": adapter.rank,
+        "targets": list(adapter.targets),
+        "size_bytes": adapter.size_bytes,
+        "base_model": adapter.base_model,
+        "digest": adapter.digest,
+        "modified": when(adapter.modified) if adapter.modified else None,
+        "age_s": round(max(0.0, time.time() - adapter.modified)) if adapter.modified else None,
+        "tags": list(adapter.notes.tags),
+        "description": adapter.notes.description,
+        "source": adapter.notes.source,
+        "revision": adapter.notes.revision,
+        "added_at": adapter.notes.added_at,
+        "effect": adapter.effect,
+        "path": str(adapter.path),
+    }
+
+
+def model_table(models: Sequence[ModelOnDisk]) -> str:
+    rows = [
+        {
+            "NAME": model.name,
+            "ARCHITECTURE": model.architecture,
+            "SIZE": size(model.size_bytes),
+            "DTYPE": " ".join(filter(None, (model.dtype, model.quantization))),
+            "REVISION": (model.revision or "")[:_DIGEST],
+            "AGE": age(model.modified),
+            "PLACE": model.place,
+        }
+        for model in models
+    ]
+    reasons = [f"{model.name}: {model.unfit}" for model in models if model.unfit]
+    return _table(rows) + "".join(f"\n{one_line(reason)}" for reason in reasons)
+
+
+def model_json(model: ModelOnDisk) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "place": model.place,
+        "unfit": model.unfit,
+        "architecture": model.architecture,
+        "size_bytes": model.size_bytes,
+        "dtype": model.dtype,
+        "quantization": model.quantization,
+        "revision": model.revision,
+        "modified": when(model.modified),
+        "path": str(model.path),
+    }
+
+
+def effect(nats: float | None, short: bool = False) -> str:
+    """How far an adapter moves the base, for a reader."""
+    if nats is None:
+        return ""
+    if nats < NO_EFFECT:
+        return "none" if short else "changes nothing measurable"
+    return f"{nats:.2g}" if short else f"{nats:.3g} nats (mean KL from the base on a probe prompt)"
+
+
+def size(num_bytes: int) -> str:
+    for unit, least in (("GB", 1e9), ("MB", 1e6)):
+        if num_bytes >= least:
+            return f"{num_bytes / least:.1f} {unit}"
+    return f"{num_bytes / 1e3:.1f} kB"
+
+
+def age(modified: float) -> str:
+    """How long ago, in its largest unit."""
+    if not modified:
+        return ""
+    seconds = time.time() - modified
+    return next((f"{int(seconds // unit)} {name}" for unit, name in _AGES if seconds >= unit), "now")
+
+
+def when(modified: float) -> str:
+    return datetime.fromtimestamp(modified, UTC).isoformat(timespec="seconds")
+
+
+def _table(rows: Sequence[dict[str, str]]) -> str:
+    """Columns that nobody fills are left out."""
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    lines = [columns, *([_cell(row[name]) for name in columns] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
+    padded = ("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(line.rstrip() for line in padded)
+
+
+def one_line(text: str) -> str:
+    """`text` as it may reach a terminal, in one line: names and notes come from files that anybody wrote."""
+    return " ".join(printable(text).split())
+
+
+def _cell(text: str) -> str:
+    text = one_line(text)
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"

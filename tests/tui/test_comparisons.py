@@ -1,0 +1,120 @@
+"""Several mixes answer on one screen, one is kept, an answer is taken apart, and what is odd of an adapter is seen."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+
+from mp13.chat.conversation.diff import Diff, DiffToken
+from mp13.chat.conversation.remarks import Remark
+from mp13.chat.tui.screens import conversation
+from mp13.chat.tui.widgets.turns import Answer
+from mp13.errors import ContextError
+from tests.fakes.fake_session import FakeSession
+from tests.tui.conftest import Chat, chatting
+
+DIFF = Diff(
+    "pirate",
+    "base",
+    (
+        DiffToken("Arr", 1, -0.1, -9.4, "Arr", "The", True, 8.2),
+        DiffToken(", the", 2, -0.4, -0.9, ", the", ", the", False, 0.3),
+        DiffToken(" sea [/]", 3, -0.2, -2.0, " sea", " moon", True, 1.4),
+        DiffToken(" is deep.", 4, -0.2, -0.2, " is", " is", False, 0.01),
+    ),
+)
+
+
+def badges(chat: Chat) -> list[str]:
+    return [line.strip(" ▎") for line in chat.shown(chat.transcript).split("\n") if "●" in line]
+
+
+class TestComparing:
+    async def test_answers_grow_side_by_side_under_their_own_badges(self, picture: SnapshotAssertion) -> None:
+        gate = asyncio.Event()
+        async with chatting(FakeSession(["The sea", " is deep."], ["Arr", gate, ", 'tis deep!"])) as chat:
+            await chat.send("/compare base pirate What is the sea?")
+            await chat.sees("What is the sea?", "The sea", "Arr", "base · …", "pirate · …")
+            gate.set()
+            await chat.rests()
+            await chat.sees("The sea is deep.", "Arr, 'tis deep!")
+            assert badges(chat) == ["● base · 38 tok/s · 120 cached", "● pirate · 38 tok/s · 120 cached"]
+            assert "/compare" not in chat.shown(chat.transcript)
+            assert chat.picture() == picture
+
+    async def test_the_last_prompt_is_answered_again(self) -> None:
+        async with chatting(FakeSession(["first"], ["again"])) as chat:
+            await chat.say("What is the sea?")
+            await chat.say("/compare base pirate")
+            await chat.until(lambda: chat.shown().count("What is the sea?") == 2 and chat.shown().count("again") == 2)
+
+    async def test_keeping_one_leaves_it_alone(self) -> None:
+        async with chatting(FakeSession(["of base"], ["of pirate"])) as chat:
+            await chat.say("/compare base pirate hi there")
+            await chat.say("/keep pirate")
+            await chat.sees("goes on with the answer of pirate", "of pirate")
+            assert "of base" not in chat.shown()
+
+    async def test_stopping_keeps_what_came_of_each(self) -> None:
+        async with chatting(FakeSession(["one", "more"], ["half", asyncio.Event()])) as chat:
+            await chat.send("/compare base pirate hi there")
+            await chat.sees("half")
+            await chat.press("escape")
+            await chat.rests()
+            await chat.sees("one", "half")
+            assert [badge.split(" · ")[-1] for badge in badges(chat)] == ["stopped", "stopped"]
+            assert all(row.is_settled for row in chat.transcript.rows)
+
+    async def test_an_error_leaves_what_came_and_says_why_under_it(self) -> None:
+        async with chatting(FakeSession(["part", ContextError("the context is full")], ["other"])) as chat:
+            await chat.send("/compare base pirate hi there")
+            await chat.rests()
+            await chat.sees("part", "other", "the context is full")
+            assert [row.mix for row in chat.transcript.rows if isinstance(row, Answer)] == ["base", "pirate"]
+
+    async def test_a_misspelt_mix_asks_nothing(self) -> None:
+        async with chatting(FakeSession()) as chat:
+            await chat.say("/compare base pirat hi")
+            await chat.sees("'pirat' is no mix of adapters here; did you mean 'pirate'?")
+
+
+class TestDiff:
+    async def test_a_diff_is_a_heat_map_of_the_answer(self, picture: SnapshotAssertion) -> None:
+        session = FakeSession(["Arr, the sea [/] is deep."], mix="pirate")
+        session.next_diff = DIFF
+        async with chatting(session) as chat:
+            await chat.say("hi")
+            await chat.say("/diff")
+            await chat.sees("mean KL 2.478 nats", "Arr, the sea [/] is deep.", '-9.40  8.20  "The"')
+            assert chat.picture() == picture
+
+    async def test_without_colours_marks_say_what_was_turned(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NO_COLOR", "1")
+        session = FakeSession(["Arr, the sea"], mix="pirate")
+        session.next_diff = DIFF
+        async with chatting(session) as chat:
+            await chat.say("hi")
+            await chat.say("/diff")
+            await chat.sees("[Arr|The], the[ sea [/]| moon] is deep.")
+
+
+class TestRemarks:
+    async def test_what_turns_out_about_an_adapter_appears_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(conversation, "LOOK_S", 0.05)
+        session = FakeSession(mix="pirate")
+        async with chatting(session, size=(100, 24)) as chat:
+            assert chat.status.startswith("● pirate · smollm2")
+            session.remarks = [Remark("pirate", "a long sentence"), Remark("pirate", "it does nothing", "no effect")]
+            await chat.until(lambda: chat.status.startswith("● pirate · pirate: no effect · smollm2"))
+            session.remarks = []
+            await chat.until(lambda: chat.status.startswith("● pirate · smollm2"))
+
+
+class TestTheLibrary:
+    async def test_its_verbs_work_on_the_screen(self, tmp_path: Path) -> None:
+        async with chatting(FakeSession()) as chat:
+            await chat.say("/adapters remove nobody")
+            await chat.sees("there is no adapter 'nobody'")
+            await chat.say("/adapters shwo")
+            await chat.sees("invalid choice: 'shwo'")
