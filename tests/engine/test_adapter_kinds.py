@@ -112,7 +112,7 @@ def packed_logits(llm: LLM, rows: Ids[tuple[list[int], str]]) -> list[torch.Tens
         seq = Sequence("test", ids, SamplingParams(), adapters, active_from=active_from, generates=False)
         assert core.adapters.slots.acquire(adapters) and core.pool.allocate(seq, len(ids))
         scheduled.append(ScheduledSequence(seq, len(ids), len(ids)))
-    logits = core.runner.logits(Batch(tuple(scheduled))).float()
+    logits = core.runner.logits(Batch(tuple(scheduled))).float().cpu()
     for row in scheduled:
         core.pool.release(row.seq)
         core.adapters.slots.release(row.seq.adapters)
