@@ -49,8 +49,8 @@ class Peft(Transformers):
 
 
 class Ours:
-    def __init__(self, model: Path, adapters: Sequence[Path]) -> None:
-        self.llm = LLM(model, dtype="bfloat16", device="cpu")
+    def __init__(self, model: Path, adapters: Sequence[Path], **options: Any) -> None:
+        self.llm = LLM(model, dtype="bfloat16", device="cpu", **options)
         for path in adapters:
             self.llm.load_adapter(path)
 

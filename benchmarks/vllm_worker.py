@@ -1,4 +1,4 @@
-"""vLLM in its own process and environment, for `bench_cpu.py --vllm PYTHON`. Needs vLLM alone, nothing of ours.
+"""vLLM in its own process and environment, for `bench_adapters.py --vllm PYTHON`. Needs vLLM alone, nothing of ours.
 
 Called with the model's folder and those of the adapters, in that order. Reads one JSON object a line, {"prompts": lists
 of token ids, "new": how many tokens to make, "adapters": a folder or null for each prompt}, and answers each with one:

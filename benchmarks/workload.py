@@ -27,15 +27,15 @@ def _print_progress(stage: str, fraction: float | None) -> None:
         print(f"starter: {stage}", flush=True)
 
 
-def write_adapters(folder: Path, model: Path) -> list[Path]:
-    """`NUM_ADAPTERS` PEFT folders of rank `RANK` over all linears of `model`, each with random A and B."""
+def write_adapters(folder: Path, model: Path, count: int = NUM_ADAPTERS) -> list[Path]:
+    """`count` PEFT folders of rank `RANK` over all linears of `model`, each with random A and B."""
     with safe_open(model / "model.safetensors", framework="pt") as file:
         shapes = {
             name.removesuffix(".weight"): file.get_slice(name).get_shape()
             for name in file.keys()  # noqa: SIM118  (not a dict)
             if name.removesuffix(".weight").endswith(LINEARS)
         }
-    return [_write_adapter(folder / f"adapter-{i}", model, shapes, seed=i) for i in range(NUM_ADAPTERS)]
+    return [_write_adapter(folder / f"adapter-{i}", model, shapes, seed=i) for i in range(count)]
 
 
 def _write_adapter(folder: Path, model: Path, shapes: dict[str, list[int]], seed: int) -> Path:

@@ -1,4 +1,4 @@
-"""SHA-256 of large files, remembered by path, size and time of change, so that no start and no list waits for it.
+"""SHA-256 of large files, remembered by path, size and times, so that no start and no list waits for it.
 
 What the digest of a model is made of is engine/models/digest.py's; an adapter's is defined here. No torch.
 """
@@ -45,7 +45,8 @@ def adapter_digest(config: Path, weights: Path) -> str:
 def _place(*paths: Path) -> Path:
     """Where the digest of these files, as they are now, is remembered."""
     stats = [(path.resolve(), path.stat()) for path in paths]
-    key = "\0".join(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}" for path, stat in stats)
+    # ctime, too: files copied with their time are all of one time and, adapters of one rank, of one size
+    key = "\0".join(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}" for path, stat in stats)
     name = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
     return Path(platformdirs.user_cache_dir("mp13")) / "digests" / f"{name}.json"
 

@@ -15,14 +15,14 @@ def script(*answers: Sequence[int], otherwise: int) -> Iterator[None]:
     """While it lasts, a request whose prompt ends in token i says answers[i], then `otherwise` for ever. Said means:
     the likeliest by far; `otherwise` comes second, where a token is forbidden."""
 
-    def scripted(logits: torch.Tensor, seqs: list[EngineSequence], eos: frozenset[int]) -> list[int | None]:
+    def scripted(logits: torch.Tensor, seqs: list[EngineSequence]) -> list[int | None]:
         logits.fill_(-50)
         logits[:, otherwise] = 0
         for row, seq in enumerate(seqs):
             answer = answers[seq.token_ids[seq.num_prompt_tokens - 1]]
             if seq.num_generated_tokens < len(answer):
                 logits[row, answer[seq.num_generated_tokens]] = 50
-        return sampler.sample(logits, seqs, eos)
+        return sampler.sample(logits, seqs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model_runner, "sample", scripted)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mp13 import LLM, SamplingParams
+from mp13 import LLM, AsyncEngine, SamplingParams
 from mp13.engine.adapters.adapter_text import AdapterText, mix_text, read_adapter_text
 from mp13.engine.text.chat_template import ChatMessage, chat_token_ids, template_digest
 from mp13.errors import AdapterError
@@ -149,7 +149,32 @@ def test_an_answer_ends_with_the_adapters_own_end_token(world: World, adapter: P
     out = world.llm.chat([HELLO], SamplingParams(temperature=0, max_tokens=5), "x")[0]
     assert (out.token_ids, out.finish_reason, out.text) == ([first], "stop", "")
     assert world.llm.chat([HELLO], SamplingParams(temperature=0, max_tokens=5), "bare")[0].finish_reason == "length"
+    later = world.llm.chat([HELLO], SamplingParams(temperature=0, max_tokens=5, min_tokens=3), "x")[0]
+    assert len(later.token_ids) >= 3 and first not in later.token_ids[:2]
     world.llm.unload_adapter("x")
+
+
+async def test_an_answer_in_the_adapters_tokens_is_shown_when_it_is_judged(world: World, adapter: Path) -> None:
+    write(adapter, "tokenizer_config.json", {"added_tokens_decoder": {str(TOOL): {"content": "<tool>"}}})
+    engine = AsyncEngine(world.model, dtype="float32", kv_cache_memory="1MiB")
+    await engine.load_adapter(adapter)
+    assert (await engine.score_details("hello", [TOOL], ["x", "base"])).texts == ("<tool>",)
+    await engine.close()
+
+
+def test_many_tokens_are_added_together_and_keep_their_places(world: World, adapter: Path) -> None:
+    tokens = {str(TOOL + i): {"content": f"<t{i}>", "special": i < 3 or i == 6} for i in range(8)}
+    write(adapter, "tokenizer_config.json", {"added_tokens_decoder": tokens})
+    with pytest.MonkeyPatch.context() as patch:
+        calls = []
+        add_tokens = type(world.tokenizer).add_tokens
+        patch.setattr(type(world.tokenizer), "add_tokens", lambda *a, **k: (calls.append(1), add_tokens(*a, **k))[1])
+        text = world.read(adapter)
+    assert len(calls) == 4 and text is not None
+    added = text.tokenizer.added_tokens_decoder
+    assert {
+        str(i): {"content": added[i].content, "special": added[i].special} for i in range(TOOL, VOCAB_SIZE)
+    } == tokens
 
 
 def test_a_padding_token_beyond_the_model_is_nothing(world: World, adapter: Path) -> None:

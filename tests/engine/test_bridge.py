@@ -73,9 +73,7 @@ def packed_logits(
     model: CausalModel, context: StepContext, slots_of: Any, texts: list[list[int]], mixes: list[AdapterWeights]
 ) -> list[torch.Tensor]:
     """Prefill all but the last 4 tokens of every text in one step, then feed those one by one; the last 5 logits."""
-    runner = ModelRunner(
-        model, context, slots_of, block_size=BLOCK_SIZE, dtype=torch.float32, device=CPU, eos_token_ids=()
-    )
+    runner = ModelRunner(model, context, slots_of, block_size=BLOCK_SIZE, dtype=torch.float32, device=CPU)
     runner.use_cache(allocate_kv_cache(model.cache_shape, NUM_BLOCKS, BLOCK_SIZE, torch.float32, CPU))
     pool = BlockPool(NUM_BLOCKS, BLOCK_SIZE)
     seqs = [

@@ -65,7 +65,7 @@ def finish(core: EngineCore) -> None:
 def test_the_effect_is_the_divergence_from_the_base_over_the_probe(folder: Path) -> None:
     llm = LLM(folder / "model", **OPTIONS)
     probe = llm._core.effects._probe
-    assert len(set(probe)) == 12 and all(0 <= token_id < 320 for token_id in probe)
+    assert len(set(probe)) == 6 and all(0 <= token_id < 320 for token_id in probe)
     base = reference_logits(reference_model(folder / "model"), probe).log_softmax(-1)
     for name in "ab":
         info = llm.load_adapter(folder / name)
@@ -88,7 +88,7 @@ def test_an_activated_lora_is_invoked_to_be_measured(folder: Path, tmp_path: Pat
 @pytest.mark.parametrize("vocab_size", [1, 5, 320, 262_144])
 def test_the_probe_is_of_any_vocabulary(vocab_size: int) -> None:
     probe = EffectCheck(None, None, vocab_size)._probe  # type: ignore[arg-type]
-    assert len(probe) == 12 and all(0 <= token_id < vocab_size for token_id in probe)
+    assert len(probe) == 6 and all(0 <= token_id < vocab_size for token_id in probe)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])

@@ -2,17 +2,19 @@
 invocation of an activated LoRA. Never is a block read that the answer may not rest on."""
 
 import asyncio
+import shutil
 import threading
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from mp13.engine.async_engine import AsyncEngine
 from mp13.engine.llm import LLM
 from mp13.engine.request import Event, FinishEvent, Metrics, RequestOutput, SamplingParams
-from mp13.errors import ConfigError, ContextError, MixError
+from mp13.errors import ConfigError, ContextError, MixError, ModelError
 from tests.engine.tiny_models import (
     HAS_ALORA,
     LLAMA_LINEARS,
@@ -26,6 +28,7 @@ from tests.engine.tiny_models import (
 GREEDY = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
 BLOCK_SIZE = 4
 INVOCATION = [40, 41, 42]
+WEIGHTS = "adapter_model.safetensors"
 LONG = [5 + i % 300 for i in range(500)]
 PAST = list(range(100, 122))  # five full blocks and two tokens
 needs_alora = pytest.mark.skipif(not HAS_ALORA, reason="this PEFT has no activated LoRA")
@@ -141,6 +144,21 @@ def test_no_exact_answer_rests_on_what_was_kept_across_mixes(llm: LLM) -> None:
     exact = ask(llm, PAST, "b")
     assert exact.metrics.cached_tokens == 12 and exact.kv_policy == "exact"
     assert exact.token_ids == expected
+
+
+def test_nobody_reads_what_an_answer_gone_wrong_left_behind(folder: Path, tmp_path: Path) -> None:
+    llm = LLM(folder / "model", dtype="float32", block_size=BLOCK_SIZE, kv_cache_memory="1MiB", kv_policy="keep")
+    expected = ask(llm, PAST).token_ids
+    wild = Path(shutil.copytree(folder / "a", tmp_path / "wild"))
+    weights = {name: tensor * 1e18 for name, tensor in load_file(wild / WEIGHTS).items()}
+    save_file(weights, wild / WEIGHTS)
+    llm.load_adapter(wild)
+    for judges in (False, True):
+        forget_blocks(llm)
+        with pytest.raises(ModelError):
+            llm.score([PAST], "wild") if judges else ask(llm, PAST, "wild")
+        answer = ask(llm, PAST)
+        assert (answer.token_ids, answer.metrics.cached_tokens) == (expected, 0)
 
 
 def test_the_engines_policy_holds_for_requests_that_name_none(folder: Path) -> None:

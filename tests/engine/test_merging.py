@@ -436,7 +436,7 @@ class TestInAProcessOfItsOwn:
         assert list(dict.fromkeys(stages))[-4:] == ["combine", "live", "write", "check"]
         assert [path.name for path in (tmp_path / "new").iterdir()] == ["sum"]
         notes = json.loads((tmp_path / "new" / "sum" / "mp13.json").read_text())
-        assert notes["merge"]["mix"] == "a+b:2"
+        assert (notes["merge"]["mix"], notes["merge"]["model"]) == ("a+b:2", tiny("llama").name)  # no path
         assert [member["digest"] for member in notes["merge"]["members"]] == [digest for _, digest, _ in report.members]
 
     def test_a_refusal_is_told_and_leaves_nothing(self, tiny, three, tmp_path: Path) -> None:

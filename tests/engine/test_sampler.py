@@ -31,7 +31,7 @@ def sequence(position: int = 5, **params: Any) -> Sequence:
 
 
 def draw(logits: torch.Tensor, seqs: list[Sequence]) -> list[int | None]:
-    return sample(logits.clone(), seqs, {EOS})
+    return sample(logits.clone(), seqs)
 
 
 def random_logits(rows: int, seed: int, ties: bool = False) -> torch.Tensor:
@@ -254,19 +254,12 @@ def test_noise_stays_below_one_whatever_the_hash(monkeypatch: pytest.MonkeyPatch
 def test_neither_eos_nor_a_stop_token_comes_before_min_tokens(temperature: float) -> None:
     logits = torch.full((1, VOCAB_SIZE), -5.0)
     logits[0, [EOS, 9, 10]] = torch.tensor([90.0, 80.0, 70.0])
-    params = SamplingParams(temperature=temperature, min_tokens=2, stop_token_ids=(9, 999), max_tokens=9)
-    seq = Sequence("r", [0], params)
+    params = SamplingParams(temperature=temperature, min_tokens=2, max_tokens=9)
+    seq = Sequence("r", [0], params, ending=frozenset({EOS, 9, 999}))
     for expected in (10, 10, EOS):
         [token_id] = draw(logits, [seq])
         assert token_id == expected
         seq.token_ids.append(10)
-
-
-def test_an_ignored_eos_may_come_before_min_tokens() -> None:
-    logits = torch.zeros(1, VOCAB_SIZE)
-    logits[0, EOS] = 90.0
-    assert draw(logits, [sequence(temperature=0, min_tokens=5, ignore_eos=True)]) == [EOS]
-    assert draw(logits, [sequence(temperature=0, min_tokens=5, ignore_eos=True, stop_token_ids=(EOS,))]) == [0]
 
 
 def answering(prompt: list[int], answer: list[int], **params: Any) -> Sequence:
@@ -331,6 +324,7 @@ def test_a_penalty_does_not_bring_back_what_min_tokens_forbids() -> None:
     logits[0, EOS] = 90
     favour = {"repetition_penalty": 0.01, "presence_penalty": -2, "frequency_penalty": -2}
     seq = answering([EOS], [EOS], temperature=0, min_tokens=5, **favour)
+    seq.ending = frozenset({EOS})
     assert draw(logits, [seq]) != [EOS]
 
 
@@ -357,6 +351,6 @@ def test_a_row_that_is_not_finite_gives_no_token_and_leaves_the_others_alone(bad
 
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_where_every_token_is_forbidden_there_is_none(temperature: float) -> None:
-    everything = tuple(range(VOCAB_SIZE))
-    seqs = [sequence(temperature=temperature, min_tokens=1, stop_token_ids=everything), sequence(seed=1)]
+    seqs = [sequence(temperature=temperature, min_tokens=1), sequence(seed=1)]
+    seqs[0].ending = frozenset(range(VOCAB_SIZE))
     assert [token_id is None for token_id in draw(random_logits(2, 2), seqs)] == [True, False]

@@ -6,9 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 
+from mp13.errors import AdapterError, ModelError
+from mp13.library.hub_transfer import RemoteFile, transfer
+from mp13.library.models import remove_model
+from mp13.library.paths import models_dir
 from tests.fakes.command import Outcome
 from tests.fakes.fake_adapter import make_adapter
 from tests.fakes.fake_hub import FakeHub, Repository
@@ -222,3 +227,28 @@ def wait_until(holds: Callable[[], bool], at_most_s: float = 10.0) -> None:
     while not holds():
         assert time.monotonic() - start < at_most_s
         time.sleep(0.02)
+
+
+def test_a_fetch_ends_when_nobody_waits_for_it_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def http_get(url: str, stream: BinaryIO, **options: Any) -> None:
+        for _ in range(3):
+            stream.write(b"0123456789")
+
+    def nobody_waits(stage: str, fraction: float | None) -> None:
+        raise InterruptedError("nobody waits")
+
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", http_get)
+    file = RemoteFile("a.safetensors", 30)
+    with pytest.raises(AdapterError, match="nobody waits; what has come is kept"):
+        transfer("org/a", "c" * 40, [file], tmp_path, nobody_waits, AdapterError)
+    assert [path.stat().st_size for path in tmp_path.iterdir()] == [10]
+
+
+def test_a_model_that_is_only_linked_into_the_data_folder_is_not_removed(tmp_path: Path) -> None:
+    (folder := tmp_path / "mine" / "model").mkdir(parents=True)
+    (folder / "config.json").write_bytes(CONFIG)
+    models_dir().mkdir(parents=True)
+    (models_dir() / "org").symlink_to(folder.parent)
+    with pytest.raises(ModelError, match=r"'org/model' is in a folder of yours, .*mine, by a link; remove it there"):
+        remove_model("org/model")
+    assert (folder / "config.json").exists()

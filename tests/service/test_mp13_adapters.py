@@ -10,8 +10,8 @@ import pytest
 from mp13.chat.cli import adapters_engine_cli
 from mp13.chat.cli import mp13 as command
 from mp13.chat.library.merging import MergeReport, MergeRequest
-from mp13.chat.library.shelf import look
-from mp13.library.effects import known_effects
+from mp13.chat.library.shelf import loaded_now, shelve
+from mp13.library.adapters import list_adapters
 from mp13.library.paths import adapters_dir
 from mp13.service import launcher
 from tests.fakes.command import Command, Outcome
@@ -118,7 +118,7 @@ async def test_a_running_engine_says_what_it_holds_and_is_not_kept_alive(chats: 
         if event.type == "adapters":
             break
     await client.load_adapter(str(path))
-    held, other = await look([adapters_dir()], None)
+    held, other = shelve(list_adapters([adapters_dir()]), await loaded_now())
     assert (held.state, held.loaded) == ("memory", True)
     assert (other.state, other.loaded) == ("disk", False)
     for running in await launcher.running():
@@ -128,7 +128,7 @@ async def test_a_running_engine_says_what_it_holds_and_is_not_kept_alive(chats: 
 
 async def test_without_an_engine_none_is_started_to_list(runtime: Path) -> None:
     make_adapter("a")
-    assert [one.state for one in await look([adapters_dir()], None)] == ["disk"]
+    assert [one.state for one in shelve(list_adapters([adapters_dir()]), await loaded_now())] == ["disk"]
     (runtime / "dead.sock").touch()
     (runtime / "dead.json").write_text("{")
     assert await launcher.running() == []
@@ -148,7 +148,6 @@ def test_a_check_loads_the_adapter_beside_the_others_and_takes_it_out_again(run:
     assert path == str(adapters_dir() / "odd")
     assert client.placed == {}
     assert client.closed
-    assert list(known_effects().values()) == [0.1]
 
 
 def test_a_check_of_what_changes_nothing_says_so(run: Run, host: FakeHost, tmp_path: Path) -> None:

@@ -117,4 +117,4 @@ class TestTheLibrary:
             await chat.say("/adapters remove nobody")
             await chat.sees("there is no adapter 'nobody'")
             await chat.say("/adapters shwo")
-            await chat.sees("invalid choice: 'shwo'")
+            await chat.sees("'shwo' is none of")

@@ -40,6 +40,7 @@ async def ask(session: ChatSession, text: str) -> None:
         ("/", "unknown command /; /help lists them"),
         ("/zzz", "unknown command /zzz; /help lists them"),
         ("/set temprature=1", "unknown setting 'temprature' in /set; did you mean 'temperature'?"),
+        ("/set temprature 1", "unknown setting 'temprature' in /set; did you mean 'temperature'?"),
         ("/set temprature", "unknown setting 'temprature'; did you mean 'temperature'?"),
         ("/set top_p=7", "top_p = 7.0 cannot be used; .*at most 1 .from /set."),
         ("/set log=false", "log cannot change in a running chat"),
@@ -76,6 +77,7 @@ async def test_system_sets_shows_and_removes(session: ChatSession) -> None:
 
 
 async def test_set_changes_and_shows(session: ChatSession) -> None:
+    assert (await session.command("/set temperature 0.3")).message == "temperature = 0.3"
     assert (await session.command("/set temperature = 0.2")).message == "temperature = 0.2"
     assert session.settings.sampling().temperature == 0.2
     assert (await session.command("/set temperature")).message.startswith("temperature = 0.2  0 is greedy")
@@ -208,8 +210,8 @@ class TestAdapters:
     @pytest.mark.parametrize(
         ("line", "sentence"),
         [
-            ("shwo", r"/adapters: .*invalid choice: 'shwo'"),
-            ("remove", "/adapters remove: .*required: name; write /adapters remove name"),
+            ("shwo", "/adapters: 'shwo' is none of .*show"),
+            ("remove", "/adapters remove: missing NAME; write /adapters remove NAME"),
             ("list all", "unrecognized arguments: all"),
             ("show 'x", "close the quotation mark"),
             ("merge pirate", "say what to make"),

@@ -88,6 +88,8 @@ class TestCompare:
         assert session.keep("2").text == "of pirate"
         again = reopened(session, host)
         assert [turn.text for turn in again.turns] == ["hi", "of pirate"]
+        listed = (await again.command("/keep")).message.splitlines()
+        assert [line for line in listed if "(kept)" in line] == ["2  pirate  (kept)  of pirate"]
         assert again.keep("base").text == "of base"
         assert [turn.text for turn in reopened(session, host).turns] == ["hi", "of base"]
         session.keep("pirate")
@@ -278,6 +280,8 @@ class TestRemarks:
         await ask(session)
         assert session.remarks == []
         assert await session.reload() == []
+        await session.command("/adapters tag pirate sea")
+        assert session.remarks == []
         make_adapter("pirate", "other weights")
         await ask(session)
         assert [(remark.name, remark.label) for remark in session.remarks] == [("pirate", "changed on disk")]

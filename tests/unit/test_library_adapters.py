@@ -9,10 +9,12 @@ import pytest
 
 from mp13.digests import adapter_digest
 from mp13.errors import AdapterError
+from mp13.library.adapter_folder import folder_stamp
 from mp13.library.adapters import AdapterOnDisk, find_adapter, list_adapters, with_digests
-from mp13.library.effects import known_effects, remember_effect
+from mp13.library.changes import add_adapter, tag_adapter
+from mp13.library.effects import known_effects, remember_effects
 from mp13.library.notes import Notes, read_notes, write_notes
-from mp13.library.paths import data_dir
+from mp13.library.paths import adapters_dir, data_dir
 from tests.fakes.fake_adapter import make_adapter
 
 CONFIG = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]}
@@ -176,7 +178,7 @@ def test_a_name_that_no_mix_can_say_is_unfit(tmp_path: Path, name: str) -> None:
     assert "cannot name an adapter" in reason(tmp_path)
 
 
-@pytest.mark.parametrize("part", ["a", "a/adapter_config.json", "a/adapter_model.safetensors"])
+@pytest.mark.parametrize("part", ["a", "a/adapter_config.json", "a/adapter_model.safetensors", "a/chat_template.jinja"])
 def test_a_link_that_leads_out_of_the_folder_is_unfit(tmp_path: Path, part: str) -> None:
     inside = tmp_path / "adapters"
     write_adapter(inside / "a")
@@ -186,7 +188,7 @@ def test_a_link_that_leads_out_of_the_folder_is_unfit(tmp_path: Path, part: str)
         link.rename(tmp_path / "moved")
         link.symlink_to(outside)
     else:
-        link.unlink()
+        link.unlink(missing_ok=True)
         link.symlink_to(outside / link.name)
     assert "leads out of" in reason(inside)
 
@@ -207,7 +209,7 @@ def test_notes_are_read_with_the_folder_and_what_others_wrote_there_is_kept(tmp_
     path = write_adapter(tmp_path / "a")
     (path / "mp13.json").write_text(json.dumps({"system_prompt": "Arr.", "tags": ["old"], "description": "a pirate"}))
     write_notes(path, {"tags": ["fun", "sea"], "source": "org/a", "description": None})
-    assert only(tmp_path).notes == read_notes(path) == Notes(("fun", "sea"), None, "org/a")
+    assert only(tmp_path).notes == read_notes(path) == Notes(("fun", "sea"), source="org/a", system_prompt="Arr.")
     assert json.loads((path / "mp13.json").read_text())["system_prompt"] == "Arr."
 
 
@@ -234,22 +236,51 @@ def test_a_digest_is_computed_once_and_then_known(tmp_path: Path, monkeypatch: p
 
 
 def test_an_effect_is_remembered_by_content_and_base(tmp_path: Path) -> None:
-    remember_effect("a" * 64, "one base", 0.5)
-    remember_effect("a" * 64, "another", 0.25)
-    remember_effect("b" * 64, "one base", float("nan"))
+    remember_effects("one base", {"a" * 64: 0.5, "b" * 64: float("nan")})
+    remember_effects("another", {"a" * 64: 0.25})
     assert known_effects("one base") == {"a" * 64: 0.5}
-    assert known_effects() == {"a" * 64: 0.25}
-    remember_effect("a" * 64, "one base", 0.125)
-    assert known_effects() == {"a" * 64: 0.125}
+    assert known_effects("another") == {"a" * 64: 0.25}
+    remember_effects("one base", {"a" * 64: 0.125})
+    assert known_effects("one base") == {"a" * 64: 0.125}
+
+
+def test_a_list_shows_effects_on_the_base_it_is_for_and_on_no_other(tmp_path: Path) -> None:
+    path = make_adapter("a")
+    digest = adapter_digest(path / "adapter_config.json", path / "adapter_model.safetensors")
+    remember_effects("one base", {digest: 0.5})
+    effects = [with_digests(list_adapters([path.parent]), base=base)[0].effect for base in ("one base", "other", None)]
+    assert effects == [0.5, None, None]
+
+
+def test_a_file_put_in_place_of_one_of_the_same_size_and_time_has_a_digest_of_its_own(tmp_path: Path) -> None:
+    """As when one archive's adapters replace each other."""
+    one, other = (make_adapter("a", name, folder=tmp_path / name) for name in ("left", "rear"))
+    digests = []
+    for folder in (one, other):
+        for file in folder.iterdir():
+            os.utime(file, (1, 1))
+        copy = add_adapter(str(folder), replace_it=True).path
+        digests.append(adapter_digest(copy / "adapter_config.json", copy / "adapter_model.safetensors"))
+    assert digests[0] != digests[1]
+    assert list_adapters([adapters_dir()])[0].size_bytes == (one / "adapter_model.safetensors").stat().st_size
+
+
+def test_only_what_an_engine_reads_of_a_folder_changes_its_stamp(tmp_path: Path) -> None:
+    path = make_adapter("a")
+    before = folder_stamp(path)
+    tag_adapter("a", ["sea"], [path.parent])
+    assert folder_stamp(path) == before
+    (path / "mp13.json").write_text('{"system_prompt": "Arr."}')
+    assert folder_stamp(path) != before
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"x": 3}', '{"x": {"base": "much"}}', "\x00"])
 def test_a_damaged_file_of_effects_is_no_effects(content: str) -> None:
     data_dir().mkdir(parents=True)
     (data_dir() / "effects.json").write_text(content)
-    assert known_effects() == {}
-    remember_effect("a" * 64, "base", 0.5)
-    assert known_effects() == {"a" * 64: 0.5}
+    assert known_effects("base") == {}
+    remember_effects("base", {"a" * 64: 0.5})
+    assert known_effects("base") == {"a" * 64: 0.5}
 
 
 def test_notes_that_are_a_pipe_are_not_waited_for(tmp_path: Path) -> None:

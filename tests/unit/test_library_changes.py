@@ -1,6 +1,7 @@
 """Putting adapters into the library and taking them out: whole or not at all, and nothing outside it is touched."""
 
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_what_is_damaged_stays_out(tmp_path: Path) -> None:
     source = make_adapter("a", folder=tmp_path)
     weights = source / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(AdapterError, match=r"cannot be added: .*is damaged"):
+    with pytest.raises(AdapterError, match=re.escape(f"{weights} is damaged")):
         add_adapter(str(source))
     assert (names(), left_behind()) == ([], [])
 
@@ -118,6 +119,16 @@ def test_no_name_becomes_a_path_unchecked(tmp_path: Path, name: str) -> None:
     assert names() == ["mine"]
 
 
+@pytest.mark.parametrize("name", [".hidden", ".removed-soon"])
+def test_no_name_hides_an_adapter_from_lists(tmp_path: Path, name: str) -> None:
+    source = make_adapter("good", folder=tmp_path)
+    make_adapter("mine")
+    for change in (lambda: add_adapter(str(source), name), lambda: rename_adapter("mine", name, [adapters_dir()])):
+        with pytest.raises(MixError, match="begins with a dot"):
+            change()
+    assert names() == ["mine"]
+
+
 def test_replacing_is_asked_for_and_leaves_no_trace_of_the_old_one(tmp_path: Path) -> None:
     add_adapter(str(make_adapter("a", folder=tmp_path / "one")))
     other = make_adapter("a", "other", folder=tmp_path / "two", rank=16)
@@ -138,6 +149,9 @@ def test_of_a_link_only_the_link_is_removed(tmp_path: Path) -> None:
     source = make_adapter("mine", folder=tmp_path)
     adapters_dir().mkdir(parents=True)
     (adapters_dir() / "a").symlink_to(source)
+    with pytest.raises(AdapterError, match=r"'a' is a link to .*mine and was not tagged"):
+        tag_adapter("a", ["sea"], [adapters_dir()])
+    assert not (source / "mp13.json").exists()
     remove_adapter("a", [adapters_dir()])
     assert names() == []
     assert (source / "adapter_model.safetensors").exists()

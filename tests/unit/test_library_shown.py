@@ -53,6 +53,15 @@ def test_columns_that_nobody_fills_are_left_out() -> None:
     assert adapter_table(shelve([tagged], [])).splitlines()[1].split()[-1] == "fun"
 
 
+def test_on_a_narrow_terminal_what_matters_least_leaves_first() -> None:
+    shelf = shelve([replace(ADAPTER, base_model="org/model")], [])
+    wide = adapter_table(shelf)
+    assert adapter_table(shelf, len(wide.splitlines()[0]) + 100) == wide
+    almost = adapter_table(shelf, max(map(len, wide.splitlines())) - 1).splitlines()[0].split()
+    assert "DIGEST" not in almost and {"BASE", "TARGETS"} <= set(almost)
+    assert adapter_table(shelf, 0).splitlines()[0].split() == ["NAME", "STATE", "KIND", "RANK", "SIZE"]
+
+
 def test_what_strangers_wrote_into_files_never_acts_on_a_terminal() -> None:
     hostile = "x\x1b]0;title\x07\x1b[2J\n\u202egnp\r" + "y" * 1000
     adapter = replace(
@@ -80,5 +89,5 @@ def test_an_effect_is_a_number_or_none(nats: float | None, short: str, long: str
 
 
 def test_sizes_and_ages_are_for_people() -> None:
-    assert [size(n) for n in (0, 1500, 4_939_072, 7 * 10**9)] == ["0.0 kB", "1.5 kB", "4.9 MB", "7.0 GB"]
+    assert [size(n) for n in (0, 1500, 4_939_072, 7 * 10**9)] == ["0 B", "1.5 kB", "4.9 MB", "7.0 GB"]
     assert age(0) == ""

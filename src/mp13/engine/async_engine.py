@@ -161,12 +161,12 @@ class AsyncEngine:
         request = None if prompt is None else engine_prompt(prompt)
         if not mixes:
             raise MixError("there is no mix to judge the answer; give at least one, such as 'base'")
-        token_ids, start = await self._call(lambda: self._core.prompts.judged_ids(request, answer, mixes[0]))
+        token_ids, start, tokenizer = await self._call(lambda: self._core.prompts.judged_ids(request, answer, mixes[0]))
         scores: tuple[tuple[TokenScore, ...], ...] = ()
         async with aclosing(self._events(lambda: [self._core.score(token_ids, mixes, start)])) as events:
             async for _, event in events:
                 scores = event.scores
-        return await self._call(lambda: scored_answer(self._core.tokenizer, token_ids, start, scores))
+        return await self._call(lambda: scored_answer(tokenizer, token_ids, start, scores))
 
     def output_so_far(self, request_id: str) -> RequestOutput | None:
         """A running answer as it stands; None for an id that is not, or no longer, known. May be asked at any time."""

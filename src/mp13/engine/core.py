@@ -75,7 +75,6 @@ class EngineCore:
             block_size=config.block_size,
             dtype=loaded.activation_dtype,
             device=loaded.device,
-            eos_token_ids=loaded.eos_token_ids,
         )
         on_progress("cache", None)
         shape, dtype = loaded.model.cache_shape, loaded.activation_dtype
@@ -158,6 +157,7 @@ class EngineCore:
         if policy not in get_args(KVPolicy):
             raise ConfigError(f"kv_policy = {policy!r} cannot be used; give one of {', '.join(get_args(KVPolicy))}")
         adapters = merge_members(members)
+        eos_token_ids = frozenset() if params.ignore_eos else self.info.eos_token_ids | text.eos_token_ids
         seq = Sequence(
             request_id,
             token_ids,
@@ -170,9 +170,9 @@ class EngineCore:
             kv_policy=policy,
             is_background=background,
             generates=generates,
+            ending=eos_token_ids | frozenset(params.stop_token_ids),
         )
-        eos_token_ids = self.info.eos_token_ids | text.eos_token_ids
-        answer = Answer(text.tokenizer, params, eos_token_ids, str(resolved), time.perf_counter())
+        answer = Answer(text.tokenizer, params, seq.ending, str(resolved), time.perf_counter())
         self._running[request_id] = _Running(seq, answer, members, prompting)
         self.adapters.retain(seq.adapters)
         self.scheduler.add(seq)
@@ -218,9 +218,8 @@ class EngineCore:
 
     def abort(self, request_id: str) -> list[Event]:
         """End a request now; everything it held is free. An unknown or finished id is ignored."""
-        if request_id in self._running:
-            return self._finish(request_id, "abort")
-        return self.scoring.abort(request_id, self.scheduler)
+        is_answer = request_id in self._running
+        return self._finish(request_id, "abort") if is_answer else self.scoring.abort(request_id, self.scheduler)
 
     def has_work(self) -> bool:
         return self.scheduler.has_work() or self.scoring.has_work() or self.effects.has_work()
@@ -290,6 +289,7 @@ class EngineCore:
         return replace(output, members=running.members, prompting=running.prompting)
 
     def _fail(self, seq: Sequence, error: Exception) -> list[Event]:
+        self.pool.retract(seq)  # it may have met numbers that are not finite, and who keeps the cache would find them
         self._remove(seq)
         return [ErrorEvent(seq.request_id, error)]
 

@@ -19,7 +19,7 @@ from mp13.engine.scoring import kl_divergence
 
 log = logging.getLogger(__name__)
 
-_PROBE_LENGTH = 12  # tokens
+_PROBE_LENGTH = 6  # tokens, few: loading an adapter is to stay quick
 
 
 class EffectCheck:
@@ -46,7 +46,7 @@ class EffectCheck:
     def step(self, scheduler: Scheduler) -> None:
         """Measure one adapter. What cannot be measured stays unknown; whoever uses the adapter will hear why."""
         info = self._pending.popleft()
-        if not any(info.digest == loaded.digest and loaded.effect is None for loaded in self._adapters.infos):
+        if not self._adapters.lacks_effect(info.digest):
             return
         scheduler.give_way()
         try:

@@ -36,9 +36,9 @@ class PromptReader:
             )
         return token_ids, prompting
 
-    def judged_ids(self, prompt: Prompt | None, answer: list[int] | str, mix: str) -> tuple[list[int], int]:
-        """Prompt and answer as tokens, and where those to be judged begin: the answer, or without a prompt its second
-        token. Messages are rendered as `mix` would have them.
+    def judged_ids(self, prompt: Prompt | None, answer: list[int] | str, mix: str) -> tuple[list[int], int, Any]:
+        """Prompt and answer as tokens, where those to be judged begin (the answer, or without a prompt its second
+        token), and the tokenizer. All is as `mix` would have it.
 
         Raises:
             MixError, ConfigError: the mix or the prompt cannot be used, or the answer is empty.
@@ -47,11 +47,11 @@ class PromptReader:
             raise ConfigError("the answer is empty; there is nothing to judge")
         text = self.text_of(self._adapters.resolve(mix)[1])
         if prompt is None:
-            return text.token_ids(answer)[0], 1
+            return text.token_ids(answer)[0], 1, text.tokenizer
         before = text.token_ids(prompt)[0]
         if isinstance(answer, str):
             answer = continuation_ids(text.tokenizer, answer)
-        return before + answer, len(before)
+        return before + answer, len(before), text.tokenizer
 
     def check_judged(self, token_ids: list[int], start: int, max_model_len: int) -> None:
         """Raises ConfigError or ContextError for a text that cannot be judged from `start` on."""

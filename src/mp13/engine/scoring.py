@@ -241,6 +241,8 @@ class Scoring:
         return []
 
     def _fail(self, group: ScoreGroup, error: Exception, scheduler: Scheduler) -> list[Event]:
+        for seq in group.active_seqs:
+            scheduler.pool.retract(seq)  # its numbers may be the error
         self._remove(group, scheduler)
         return [ErrorEvent(group.request_id, error)]
 

@@ -18,7 +18,9 @@ from mp13.mix import check_name
 PICKLE = "adapter_model.bin"
 _MARKS = (CONFIG_FILE, WEIGHTS_FILE, PICKLE)  # one of these makes a folder an adapter's
 _LARGEST_CONFIG = 1 << 20  # bytes
+_READ = {".json", ".jinja", ".safetensors"}  # what an engine may read of a folder
 _KNOWN_FOLDERS = 4096
+FolderStamp = tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,25 @@ def look_at(path: Path, within: Path | None = None) -> AdapterOnDisk:
     return _look_at(path, within, stamps)
 
 
+def folder_stamp(path: Path) -> FolderStamp:
+    """Another one than before when what an engine reads of the folder is not as it was; tags and the like are not read.
+
+    Raises:
+        AdapterError: the folder or its notes cannot be read.
+    """
+    try:
+        files = [(file.name, _stamp(file)) for file in sorted(path.iterdir()) if file.name != NOTES]
+    except OSError as error:
+        raise AdapterError(f"adapter {path} cannot be read ({error.strerror}); check the folder") from error
+    return (*files, read_notes(path).system_prompt)
+
+
 def _stamp(file: Path) -> tuple[int, int, int] | None:
     try:
         stat = file.stat()
     except (OSError, ValueError):
         return None
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns  # ctime tells files apart that were copied with their time
 
 
 @lru_cache(_KNOWN_FOLDERS)
@@ -68,7 +83,7 @@ def _look_at(path: Path, within: Path | None, stamps: tuple[tuple[int, int, int]
     }  # fmt: skip
     try:
         if within is not None:
-            _check_links(path, within)
+            _check_links(path, within.resolve())
         config = _config(path)
         found |= _recorded(config)
         found |= _in_header(path)
@@ -85,8 +100,8 @@ def _look_at(path: Path, within: Path | None, stamps: tuple[tuple[int, int, int]
 
 
 def _check_links(path: Path, within: Path) -> None:
-    for part in (path, *(path / name for name in (CONFIG_FILE, WEIGHTS_FILE, NOTES))):
-        if not part.resolve().is_relative_to(within.resolve()):
+    for part in (path, *(file for file in path.iterdir() if file.suffix in _READ)):
+        if not part.resolve().is_relative_to(within):
             raise AdapterError(f"{part} is a link that leads out of {within}; copy the adapter into it")
 
 

@@ -28,13 +28,12 @@ def list_adapters(folders: Sequence[Path]) -> list[AdapterOnDisk]:
     """
     found: list[AdapterOnDisk] = []
     taken: dict[str, Path] = {}
-    for folder in folders:
+    for folder in dict.fromkeys(folders):
         for adapter in _adapters_in(folder):
             first = taken.setdefault(adapter.name, adapter.path)
             if first != adapter.path and adapter.unfit is None:
                 adapter = replace(adapter, unfit=f"{first} has the same name; rename one of the two folders")
-            if first != adapter.path or adapter not in found:
-                found.append(adapter)
+            found.append(adapter)
     return sorted(found, key=lambda adapter: (adapter.name, str(adapter.path)))
 
 
@@ -56,13 +55,15 @@ def find_adapter(name: str, folders: Sequence[Path]) -> AdapterOnDisk:
 
 
 def with_digests(
-    adapters: Sequence[AdapterOnDisk], progress: Callable[[str, float | None], None] | None = None
+    adapters: Sequence[AdapterOnDisk],
+    progress: Callable[[str, float | None], None] | None = None,
+    base: str | None = None,
 ) -> list[AdapterOnDisk]:
-    """The same with digest and last measured effect. Without `progress` nothing is hashed: what isn't known stays None.
+    """The same with digest, and with the effect on the base of that digest if it was measured.
 
-    Of what cannot be read the digest stays None, too.
+    Without `progress` nothing is hashed: what isn't known stays None. So does the digest of what cannot be read.
     """
-    effects = known_effects()
+    effects = known_effects(base) if base is not None else {}
     done = []
     for number, adapter in enumerate(adapters):
         files = adapter.path / CONFIG_FILE, adapter.path / WEIGHTS_FILE

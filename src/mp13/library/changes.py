@@ -21,9 +21,8 @@ from mp13.library.hub_choice import adapter_files
 from mp13.library.hub_transfer import Progress
 from mp13.library.notes import read_notes, write_notes
 from mp13.library.paths import adapters_dir
-from mp13.library.placing import changing, discard, place, readable_errors, staging
+from mp13.library.placing import changing, check_new_name, discard, place, readable_errors, staging
 from mp13.library.starter_removals import note_removal
-from mp13.mix import check_name
 
 _OTHER_FILES = {".json", ".jinja", ".md"}  # of what trainers leave beside the weights, what may matter
 _LARGEST_OTHER = 64 << 20  # bytes; a tokenizer.json may be large
@@ -48,13 +47,13 @@ def add_adapter(
     """
     source = parse_place(what)
     if isinstance(source, HubPlace):
-        name = check_name(name or source.name)
+        name = check_new_name(name or source.name)
         _check_free(name, replace_it)
         with fetched(source, adapter_files, adapters_dir(), progress) as repository:
             origin = {"source": source.text, "revision": repository.revision}
             return _put_in(repository.folder, name, origin, tags, replace_it)
     folder = _adapter_folder(source)
-    name = check_name(name or folder.name)
+    name = check_new_name(name or folder.name)
     _check_free(name, replace_it)
     if folder.parent == adapters_dir().resolve():
         raise AdapterError(f"{folder} is in the library already, as {folder.name!r}")
@@ -81,7 +80,7 @@ def rename_adapter(old: str, new: str, folders: Sequence[Path]) -> AdapterOnDisk
         AdapterError: there is no `old`, it is not the library's, or `new` is taken.
         MixError: `new` cannot be an adapter's name.
     """
-    check_name(new)
+    check_new_name(new)
     with readable_errors(), changing(adapters_dir()):
         adapter = _own(old, folders, "renamed")
         target = adapters_dir() / new
@@ -101,6 +100,8 @@ def tag_adapter(name: str, tags: Sequence[str], folders: Sequence[Path]) -> Adap
     """
     with readable_errors(), changing(adapters_dir()):
         adapter = _own(name, folders, "tagged")
+        if adapter.path.is_symlink():
+            raise AdapterError(f"{name!r} is a link to {adapter.path.resolve()} and was not tagged; add a copy instead")
         write_notes(adapter.path, {"tags": sorted(set(tags))})
     return look_at(adapter.path, adapters_dir())
 
@@ -138,8 +139,10 @@ def _put_in(
         copy = temporary / name
         _copy(folder, copy)
         found = look_at(copy)
-        if not found.whole:
-            raise AdapterError(f"{folder} cannot be added: {found.unfit}")
+        if not found.whole:  # said of the source: the copy is gone when this is read
+            source = str(origin["source"])
+            unfit = str(look_at(folder).unfit or found.unfit).replace(str(folder), source)
+            raise AdapterError(f"{source} cannot be added: {unfit}")
         digest = adapter_digest(copy / CONFIG_FILE, copy / WEIGHTS_FILE)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         kept = set(read_notes(copy).tags) | set(tags)

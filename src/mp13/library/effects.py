@@ -4,6 +4,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,34 +15,27 @@ _MOST = 2000  # adapters that are remembered; the longest unmeasured go first
 _LOCK_S = 2.0
 
 
-def remember_effect(adapter_digest: str, base: str, effect: float) -> None:
-    """Keep the mean KL(adapter ‖ base), in nats, that was measured on `base` (a digest or a model's name).
+def remember_effects(base: str, effects: Mapping[str, float]) -> None:
+    """Keep the mean KL(adapter ‖ base), in nats, of adapters on `base`; both by digest.
 
     What cannot be written is not remembered; nothing else comes of it.
     """
-    if not math.isfinite(effect):
-        return
     place = _place()
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(place.with_name(f".{place.name}.lock"), timeout=_LOCK_S):
             kept = _read()
-            of_adapter = kept.pop(adapter_digest, {})
-            of_adapter.pop(base, None)
-            kept[adapter_digest] = {**of_adapter, base: effect}
+            for digest, effect in effects.items():
+                if math.isfinite(effect):
+                    kept[digest] = {**kept.pop(digest, {}), base: effect}
             _write(place, dict(list(kept.items())[-_MOST:]))
     except (OSError, Timeout):
         return
 
 
-def known_effects(base: str | None = None) -> dict[str, float]:
-    """Effects by adapter digest, on `base`; without one, on the base where it was measured last."""
-    found = {}
-    for digest, effects in _read().items():
-        effect = effects.get(base) if base is not None else next(reversed(effects.values()), None)
-        if effect is not None:
-            found[digest] = effect
-    return found
+def known_effects(base: str) -> dict[str, float]:
+    """Effects by adapter digest, on `base`."""
+    return {digest: effects[base] for digest, effects in _read().items() if base in effects}
 
 
 def _place() -> Path:

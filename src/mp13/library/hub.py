@@ -132,6 +132,7 @@ def _staged(place: HubPlace, revision: str, library: Path, kind: type[Mp13Error]
     key = hashlib.sha256(f"{place.text}@{revision}".encode()).hexdigest()[:24]
     holder = library / f"{DOWNLOADS}{key}"
     (holder / "files").mkdir(parents=True, exist_ok=True)
+    holder.touch()  # it is not abandoned
     try:
         with FileLock(holder / "lock", timeout=0):
             yield holder / "files"
@@ -150,7 +151,8 @@ def _remote_file(sibling: Any) -> RemoteFile:
 def _listing(place: HubPlace, sizes: dict[str, int]) -> Listing:
     start = f"{place.folder}/" if place.folder else ""
     own = {path[len(start) :]: size for path, size in sizes.items() if path.startswith(start)}
-    return Listing(place, {name: size for name, size in own.items() if "/" not in name}, tuple(sorted(sizes)))
+    plain = {name: size for name, size in own.items() if Path(name).name == name}  # no path, on Windows neither
+    return Listing(place, plain, tuple(sorted(sizes)))
 
 
 def _in_cache(place: HubPlace) -> Fetched | None:

@@ -5,7 +5,7 @@ partial files are ours.
 """
 
 import hashlib
-import threading
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ from mp13.hub_errors import hub_reason
 
 Progress = Callable[[str, float | None], None]  # stage, share done if known
 _PARTIAL = ".part"
-_LOOKS_S = 0.2  # between two looks at how much has come
 
 
 @dataclass(frozen=True)
@@ -48,29 +47,41 @@ def bytes_here(folder: Path) -> int:
 def transfer(
     repo: str, revision: str, files: Sequence[RemoteFile], folder: Path, progress: Progress, kind: type[Mp13Error]
 ) -> None:
-    """Bring `files` into `folder`, under their names.
+    """Bring `files` into `folder`, under their names. An exception from `progress` ends it, too.
 
     Raises:
         kind: the Hub or the network stops it, or a file came damaged.
     """
-    done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(folder, sum(f.size for f in files), progress, done), daemon=True)
-    watcher.start()
+    total = sum(file.size for file in files)
+
+    def tell() -> None:
+        progress("download", min(bytes_here(folder) / total, 0.999) if total else None)
+
     try:
         for file in files:
-            _bring(repo, revision, file, folder)
+            _bring(repo, revision, file, folder, tell)
     except _DamagedError as error:
         raise kind(f"{repo} cannot be fetched: {error}; ask again") from None
     except Exception as error:  # network, authentication and disk errors have many types
         kept = "; what has come is kept, and the same command goes on" if bytes_here(folder) else ""
         raise kind(f"{repo} cannot be fetched: {hub_reason(error)}{kept}") from None
-    finally:
-        done.set()
-        watcher.join()
     progress("download", 1.0)
 
 
-def _bring(repo: str, revision: str, file: RemoteFile, folder: Path) -> None:
+class _Telling(io.BufferedWriter):
+    """Tells of every piece that is written: huggingface_hub's own progress differs from version to version."""
+
+    def __init__(self, path: Path, tell: Callable[[], None]) -> None:
+        super().__init__(io.FileIO(path, "ab"))
+        self._tell = tell
+
+    def write(self, piece: Any) -> int:
+        written = super().write(piece)
+        self._tell()
+        return written
+
+
+def _bring(repo: str, revision: str, file: RemoteFile, folder: Path, tell: Callable[[], None]) -> None:
     from huggingface_hub import hf_hub_url, utils
     from huggingface_hub.file_download import http_get
 
@@ -82,7 +93,7 @@ def _bring(repo: str, revision: str, file: RemoteFile, folder: Path) -> None:
         partial.unlink()
         come = 0
     if come < file.size or not file.size:
-        with partial.open("ab") as stream:
+        with _Telling(partial, tell) as stream:
             http_get(
                 hf_hub_url(repo, file.path, revision=revision),
                 stream,
@@ -108,9 +119,3 @@ def _check(file: RemoteFile, partial: Path) -> None:
     if came != announced:
         partial.unlink()
         raise _DamagedError(f"{file.name} came damaged (its checksum is {came}, announced was {announced})")
-
-
-def _watch(folder: Path, total: int, progress: Progress, done: threading.Event) -> None:
-    """Tell how much has come until `done`; what huggingface_hub tells by itself differs from version to version."""
-    while not done.wait(_LOOKS_S):
-        progress("download", min(bytes_here(folder) / total, 0.999) if total else None)

@@ -20,6 +20,7 @@ import mp13
 from mp13.engine.merging.request import METHODS, MergeReport, MergeRequest
 from mp13.errors import ConfigError, Mp13Error, error_from_wire
 from mp13.library.notes import write_notes
+from mp13.library.placing import MERGES
 
 __all__ = ["METHODS", "MergeReport", "MergeRequest", "merge"]
 
@@ -36,7 +37,7 @@ def merge(request: MergeRequest, on_progress: OnProgress = lambda stage, fractio
     out = Path(request.out).expanduser().absolute()
     if out.exists():
         raise ConfigError(f"{out} exists; choose another name, or remove it first")
-    staging = out.with_name(f".merge-{uuid.uuid4().hex[:12]}")
+    staging = out.with_name(f"{MERGES}{uuid.uuid4().hex[:12]}")
     try:
         staging.mkdir(parents=True)
         report = _run(dataclasses.replace(request, out=str(staging)), on_progress)
@@ -71,12 +72,12 @@ def _run(request: MergeRequest, on_progress: OnProgress) -> MergeReport:
 
 
 def _notes(request: MergeRequest, report: MergeReport) -> dict[str, Any]:
-    """Where the new folder comes from, for `mp13.json`."""
+    """Where the new folder comes from, for `mp13.json`: without this machine's paths."""
     return {
         "description": f"{report.mix} merged by {report.method}",
         "added_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "merge": {
-            "model": request.model,
+            "model": Path(request.model).name if Path(request.model).is_absolute() else request.model,
             "mix": report.mix,
             "method": report.method,
             "members": [{"name": name, "digest": digest, "weight": weight} for name, digest, weight in report.members],

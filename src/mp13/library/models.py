@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from mp13.engine.models.digest import remembered_base_digest
 from mp13.engine.models.model_files import weight_files
 from mp13.errors import AdapterError, ModelError
-from mp13.library.hub import HubPlace, fetched, parse_place
+from mp13.library.hub import HubPlace, fetched, is_path, parse_place
 from mp13.library.hub_choice import model_files
 from mp13.library.hub_transfer import Progress
 from mp13.library.notes import read_notes, write_notes
@@ -43,6 +44,19 @@ def list_models() -> list[ModelOnDisk]:
     """Every model in the data folder and in the Hugging Face cache, sorted by name, the data folder's first."""
     own = [_look_at(folder, name, "data folder") for name, folder in _own_models()]
     return sorted([*own, *_cached_models()], key=lambda model: (model.name.lower(), model.place))
+
+
+def known_base(model: str) -> str | None:
+    """The digest of a model's content, a folder's or one of the Hugging Face cache; None if it was never computed."""
+    config: object = Path(model) / "config.json"
+    try:
+        if not Path(model).is_dir() and not is_path(model):
+            from huggingface_hub import try_to_load_from_cache
+
+            config = try_to_load_from_cache(model, "config.json")
+        return remembered_base_digest(Path(config).parent) if isinstance(config, str | Path) else None
+    except (OSError, ValueError, ModelError):  # ValueError: the Hub has no such ids
+        return None
 
 
 def pull_model(
@@ -86,6 +100,8 @@ def remove_model(name: str) -> ModelOnDisk:
             )
         raise ModelError(f"there is no model {name!r} in {models_dir()}; there: {', '.join(sorted(own)) or 'none yet'}")
     model = _look_at(own[name], name, "data folder")
+    if model.path.parent.is_symlink():
+        raise ModelError(f"{name!r} is in a folder of yours, {model.path.parent.resolve()}, by a link; remove it there")
     with readable_errors(ModelError), changing(models_dir()):
         discard(model.path, models_dir())
         if model.path.parent != models_dir() and not any(model.path.parent.iterdir()):

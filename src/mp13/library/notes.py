@@ -15,17 +15,22 @@ from mp13.errors import AdapterError
 NOTES = "mp13.json"
 _LARGEST = 1 << 20  # bytes
 _LONGEST_TAG = 40  # characters
+_TEXTS = ("description", "source", "revision", "added_at", "system_prompt")
 
 
 @dataclass(frozen=True)
 class Notes:
-    """`source` is a Hub id or a folder, `revision` the commit that was fetched, `added_at` UTC in ISO 8601."""
+    """`source` is a Hub id or a folder, `revision` the commit that was fetched, `added_at` UTC in ISO 8601.
+
+    Only `system_prompt` is of use to an engine.
+    """
 
     tags: tuple[str, ...] = ()
     description: str | None = None
     source: str | None = None
     revision: str | None = None
     added_at: str | None = None
+    system_prompt: str | None = None
 
 
 def read_notes(folder: Path) -> Notes:
@@ -38,12 +43,12 @@ def read_notes(folder: Path) -> Notes:
     tags = content.get("tags", [])
     if not isinstance(tags, list):
         raise _refused(folder, f"its tags are {tags!r:.60}, not a list")
-    for key in ("description", "source", "revision", "added_at"):
+    for key in _TEXTS:
         if not isinstance(content.get(key), str | None):
             raise _refused(folder, f"its {key} is {content[key]!r:.60}, not text")
     return Notes(
         tuple(_checked_tag(folder, tag) for tag in tags),
-        *(content.get(key) for key in ("description", "source", "revision", "added_at")),
+        *(content.get(key) for key in _TEXTS),
     )
 
 

@@ -10,12 +10,24 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mp13.errors import AdapterError, Mp13Error
+from mp13.errors import AdapterError, MixError, Mp13Error
+from mp13.mix import check_name
 
 _STAGED, _GONE = ".add-", ".removed-"
-DOWNLOADS = ".download-"
+DOWNLOADS, MERGES = ".download-", ".merge-"
 _LOCK_S = 10.0
 _ABANDONED_S = 7 * 24 * 3600.0  # staged folders, left by a kill, that nobody goes on with
+
+
+def check_new_name(name: str) -> str:
+    """`name` if an adapter in the library may be called so.
+
+    Raises:
+        MixError: it cannot name an adapter, or lists would pass over it.
+    """
+    if check_name(name).startswith("."):
+        raise MixError(f"{name!r} begins with a dot, which hides a folder; choose another name")
+    return name
 
 
 @contextmanager
@@ -97,5 +109,5 @@ def _sweep(library: Path) -> None:
     for left in library.glob(".*-*"):
         with suppress(OSError):
             old = time.time() - left.stat().st_mtime > _ABANDONED_S
-            if left.name.startswith(_GONE) or (old and left.name.startswith((_STAGED, DOWNLOADS))):
+            if left.name.startswith(_GONE) or (old and left.name.startswith((_STAGED, DOWNLOADS, MERGES))):
                 shutil.rmtree(left, ignore_errors=True)

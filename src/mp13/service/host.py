@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 
 from mp13.engine import request as engine_request
 from mp13.errors import ModelError, Mp13Error
+from mp13.library.effects import remember_effects
 from mp13.service.endpoint import Launch
 from mp13.service.lease import Leases
 from mp13.service.provenance import EngineDescription, compose
@@ -99,6 +100,7 @@ class EngineHost:
         self._changed = asyncio.Event()
         self._publish(LoadEvent(stage="starting the engine"))
         self._last_progress = ("", 0.0)  # stage, time
+        self._remembered: dict[str, float] = {}  # effects by digest
         threading.Thread(target=self._load, daemon=True).start()
 
     @property
@@ -245,6 +247,21 @@ class EngineHost:
         event = AdaptersEvent(adapters=(engine or self._engine.result()).adapters)
         if event != self._state.get(event.type):
             self._publish(event)
+            self._remember_effects(engine or self._engine.result())
+
+    def _remember_effects(self, engine: Engine) -> None:
+        """Keep what was newly measured for the lists of days without an engine; in a thread: the base's digest may
+        still be on its way."""
+        measured = {info.digest: info.effect for info in engine.adapters if info.effect is not None}
+        new = {digest: effect for digest, effect in measured.items() if self._remembered.get(digest) != effect}
+        self._remembered |= new
+
+        def remember() -> None:
+            with suppress(OSError, Mp13Error):  # the base cannot be hashed: there is no telling whose effects they are
+                remember_effects(engine.info.base_digest, new)
+
+        if new:
+            threading.Thread(target=remember, daemon=True).start()
 
     def _loaded(self, engine: Engine) -> None:
         self._engine.set_result(engine)

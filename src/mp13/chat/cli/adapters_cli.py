@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +11,11 @@ import typer
 
 from mp13.chat.cli.outcome import complain, outcome
 from mp13.chat.cli.progress import Progress
-from mp13.chat.library.shelf import Shelved, loaded_now, look, shelve
-from mp13.chat.library.shown import adapter_json, adapter_lines, adapter_table, one_line, size
+from mp13.chat.library.shelf import Shelved, loaded_now, look
+from mp13.chat.library.shown import adapter_json, adapter_lines, adapter_table, added, one_line, removed, tagged
 from mp13.chat.settings.load import load_settings
 from mp13.errors import ConfigError
-from mp13.library.adapters import AdapterOnDisk, find_adapter, with_digests
+from mp13.library.adapters import AdapterOnDisk, find_adapter, list_adapters
 from mp13.library.changes import add_adapter, export_adapter, remove_adapter, rename_adapter, tag_adapter
 from mp13.library.hub import is_path
 
@@ -31,16 +33,18 @@ def list_(
     with outcome(PROGRAM):
         settings = load_settings()
         with Progress(PROGRAM, quiet=True) as progress:
-            shelf = asyncio.run(look(settings.adapter_folders, settings.max_lora_rank, progress))
+            adapters = list_adapters(settings.adapter_folders)
+            shelf = look(settings, adapters, asyncio.run(loaded_now()), progress)
         shelf = [one for one in shelf if tag is None or tag in one.adapter.notes.tags]
         if as_json:
             print(json.dumps([adapter_json(one) for one in shelf], indent=2))
         elif shelf:
-            print(adapter_table(shelf))
+            print(adapter_table(shelf, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
+        elif tag is not None:
+            print(one_line(f"no adapter has the tag {tag!r}; `mp13 adapters tag` gives one"))
         else:
             places = " or ".join(map(str, settings.adapter_folders))
-            what = f"no adapter has the tag {tag!r}" if tag else f"no adapter yet in {places}"
-            print(one_line(f"{what}; `mp13 adapters add` takes a folder or a Hub id"))
+            print(one_line(f"no adapter yet in {places}; `mp13 adapters add` takes a folder or a Hub id"))
 
 
 @app.command()
@@ -67,9 +71,7 @@ def add(
     with outcome(PROGRAM):
         with Progress(PROGRAM) as progress:
             adapter = add_adapter(what, name, tags=tag or (), replace_it=replace, progress=progress)
-        _tell_of(
-            adapter, f"added {adapter.name} ({adapter.kind}, {size(adapter.size_bytes)}) in {adapter.path}", as_json
-        )
+        _tell_of(adapter, added(adapter), as_json)
         if adapter.unfit is not None:
             complain(f"{PROGRAM}: {adapter.name} cannot be used as it is: {one_line(adapter.unfit)}")
 
@@ -79,7 +81,7 @@ def remove(name: Name, as_json: AsJson = False) -> None:
     """Delete an adapter from the library."""
     with outcome(PROGRAM):
         adapter = remove_adapter(name, load_settings().adapter_folders)
-        _tell_of(adapter, f"removed {name}, {size(adapter.size_bytes)}", as_json)
+        _tell_of(adapter, removed(adapter), as_json)
 
 
 @app.command()
@@ -99,8 +101,7 @@ def tag(
     """Set the tags of an adapter. They replace those it has."""
     with outcome(PROGRAM):
         adapter = tag_adapter(name, tags or (), load_settings().adapter_folders)
-        shown = " ".join(adapter.notes.tags)
-        _tell_of(adapter, f"{name} has the tags {shown}" if shown else f"{name} has no tags", as_json)
+        _tell_of(adapter, tagged(adapter), as_json)
 
 
 @app.command()
@@ -120,14 +121,14 @@ def _shelved(name: str) -> Shelved:
     if is_path(name):
         raise ConfigError(f"{name!r} is a path; give the name of an adapter, or check it: {PROGRAM} check {name}")
     with Progress(PROGRAM, quiet=True) as progress:
-        adapters = with_digests([find_adapter(name, settings.adapter_folders)], progress)
-    (one,) = shelve(adapters, asyncio.run(loaded_now()), settings.max_lora_rank)
+        adapter = find_adapter(name, settings.adapter_folders)
+        (one,) = look(settings, [adapter], asyncio.run(loaded_now()), progress)
     return one
 
 
 def _tell_of(adapter: AdapterOnDisk, sentence: str, as_json: bool) -> None:
     if as_json:
-        (one,) = shelve(with_digests([adapter]), ())
+        (one,) = look(load_settings(), [adapter], ())
         print(json.dumps(adapter_json(one), indent=2))
     else:
         print(one_line(sentence))

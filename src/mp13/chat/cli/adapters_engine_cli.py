@@ -11,26 +11,27 @@ from mp13.chat.cli.adapters_cli import PROGRAM, AsJson
 from mp13.chat.cli.adapters_cli import app as app
 from mp13.chat.cli.outcome import FAILURE, complain, outcome
 from mp13.chat.cli.progress import Progress
+from mp13.chat.cli.running_engine import running_engine
 from mp13.chat.library.checking import CheckReport, check_in_engine, check_on_disk
 from mp13.chat.library.merging import merge_json, merge_request, merge_text
 from mp13.chat.library.shown import one_line
 from mp13.chat.settings.load import load_settings
 from mp13.chat.settings.model import STARTER_NAMES
 from mp13.chat.settings.schema import Settings
-from mp13.errors import AdapterError, ConfigError
+from mp13.errors import AdapterError
 from mp13.library.adapter_folder import is_adapter, look_at
 from mp13.library.adapters import AdapterOnDisk, find_adapter
 from mp13.library.hub import is_path
 from mp13.library.merging import METHODS, merge
 from mp13.library.starter import install_starter
 
-_Model = Annotated[str | None, typer.Option(help="The base: `starter`, a folder, or a Hub id; else the settings'.")]
+Model = Annotated[str | None, typer.Option(help="The base: `starter`, a folder, or a Hub id; else the settings'.")]
 
 
 @app.command()
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME|PATH", help="An adapter of the list, or a PEFT folder.")],
-    model: _Model = None,
+    model: Model = None,
     static: Annotated[bool, typer.Option("--static", help="Look at the files only; load nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -51,7 +52,7 @@ def merge_(
     mix: Annotated[str, typer.Argument(metavar="MIX", help="What to merge: NAME, or A:0.7+B:-0.3.")],
     name: Annotated[str | None, typer.Option(help="Make one adapter of it, of this name.")] = None,
     model: Annotated[Path | None, typer.Option(metavar="OUT", help="Make a model of it and the base, in OUT.")] = None,
-    base: _Model = None,
+    base: Model = None,
     method: Annotated[str, typer.Option(help=f"For --name: {', '.join(METHODS)}.")] = METHODS[0],
     rank: Annotated[int | None, typer.Option(help="Of the new adapter, with an svd method.")] = None,
     density: Annotated[float | None, typer.Option(help="The share that ties, dare and magnitude_prune keep.")] = None,
@@ -60,8 +61,6 @@ def merge_(
 ) -> None:
     """Make an adapter or a model of a mix. At the end it is compared with the live mix."""
     with outcome(PROGRAM):
-        if (name is None) == (model is None):
-            raise ConfigError("say what to make: --name NEW for an adapter, or --model OUT for a model; one of the two")
         settings = load_settings({} if base is None else {"model": base})
         request = merge_request(settings, mix, name, model, method=method, rank=rank, density=density, seed=seed)
         with Progress(PROGRAM) as progress:
@@ -88,20 +87,6 @@ def _named_or_at(text: str, settings: Settings) -> AdapterOnDisk:
 
 
 async def _checked(adapter: AdapterOnDisk, settings: Settings, progress: Progress) -> CheckReport:
-    from mp13.chat.conversation.connection import EngineConnection, launch
-    from mp13.chat.conversation.turn import EngineFailed, EngineReady, LoadProgress
-
-    connection = EngineConnection(launch)
-    try:
-        async for event in connection.start(settings):
-            match event:
-                case LoadProgress(stage, fraction):
-                    progress(stage, fraction)
-                case EngineFailed(error):
-                    raise error
-                case EngineReady(engine):
-                    progress("checking", None)
-                    return await check_in_engine(adapter, connection.client, engine.model)
-        raise AssertionError("an engine comes up or fails")
-    finally:
-        await connection.close()
+    async with running_engine(settings, progress) as connection:
+        progress("checking", None)
+        return await check_in_engine(adapter, connection.client, settings.engine_config().model)

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from mp13.chat.cli.adapters_cli import PROGRAM, AsJson
+from mp13.chat.cli.adapters_engine_cli import Model
 from mp13.chat.cli.adapters_engine_cli import app as app
 from mp13.chat.cli.outcome import complain, outcome
 from mp13.chat.cli.progress import Progress
+from mp13.chat.cli.running_engine import running_engine
 from mp13.chat.library.evaluation import Evaluation, Row, evaluate, read_rows
 from mp13.chat.library.shown import one_line
 from mp13.chat.settings.load import load_settings
@@ -28,9 +30,7 @@ def evaluate_(
         typer.Option(metavar="FILE", help="JSONL; a row has messages, or prompt and completion, or text."),
     ],
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N rows.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="The base: `starter`, a folder, or a Hub id; else the settings'.")
-    ] = None,
+    model: Model = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge mixes by the answers of a data set. For each: perplexity, token accuracy, and which wins how often."""
@@ -54,23 +54,12 @@ async def _evaluated(
     settings: Settings, rows: list[Row], mixes: tuple[str, ...], progress: Progress
 ) -> tuple[Evaluation, dict[str, Any]]:
     """With what produced it: the model, and the digests of the adapters."""
-    from mp13.chat.conversation.connection import EngineConnection, launch
-    from mp13.chat.conversation.turn import EngineFailed, LoadProgress
-
-    connection = EngineConnection(launch)
-    try:
-        async for event in connection.start(settings):
-            if isinstance(event, EngineFailed):
-                raise event.error
-            if isinstance(event, LoadProgress):
-                progress(event.stage, event.fraction)
+    async with running_engine(settings, progress) as connection:
         names = list(dict.fromkeys(name for mix in mixes for name in parse_mix(mix).names))
         await connection.load(names, settings.adapter_folders, fresh=True)
         evaluation = await evaluate(connection.client, rows, mixes, progress)
         adapters = {info.name: info.digest for info in connection.adapters if info.name in names}
-        return evaluation, {"model": connection.engine and connection.engine.model, "adapters": adapters}
-    finally:
-        await connection.close()
+        return evaluation, {"model": settings.engine_config().model, "adapters": adapters}
 
 
 def _table(evaluation: Evaluation) -> str:

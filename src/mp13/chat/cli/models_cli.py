@@ -7,7 +7,7 @@ import typer
 
 from mp13.chat.cli.outcome import outcome
 from mp13.chat.cli.progress import Progress
-from mp13.chat.library.shown import model_json, model_table, one_line, size
+from mp13.chat.library.shown import model_json, model_table, one_line, removed, size
 from mp13.library.models import list_models, pull_model, remove_model
 from mp13.library.paths import models_dir
 
@@ -58,4 +58,4 @@ def remove(
         if as_json:
             print(json.dumps(model_json(model), indent=2))
         else:
-            print(one_line(f"removed {name}, {size(model.size_bytes)}"))
+            print(removed(model))

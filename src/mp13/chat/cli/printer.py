@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from mp13.chat.cli.outcome import complain
+from mp13.chat.cli.progress import Progress
 from mp13.chat.conversation.badge import badge
 from mp13.chat.conversation.diff import Diff
 from mp13.chat.conversation.remarks import Remark
@@ -31,7 +32,7 @@ class Printer:
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
-        self._stage = ""
+        self._progress = Progress("mp13chat")
         self._remarked: set[str] = set()
         self.begin(())
 
@@ -49,11 +50,11 @@ class Printer:
             case LoadProgress(stage, fraction):
                 self._progress(stage, fraction)
             case EngineReady(info):
-                self._clear_progress()
+                self._progress.clear()
                 for note in info.notes:
                     complain(f"mp13chat: {note}")
             case EngineFailed(error):
-                self._clear_progress()
+                self._progress.clear()
                 raise error
             case TextDelta(text, index):
                 self._held[index] += text
@@ -117,20 +118,6 @@ class Printer:
     def _out(self, text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
-
-    def _progress(self, stage: str, fraction: float | None) -> None:
-        if sys.stderr.isatty():
-            percent = "" if fraction is None else f" {fraction:.0%}"
-            sys.stderr.write(f"\r\x1b[K{printable(stage)}{percent}")
-            sys.stderr.flush()
-        elif stage != self._stage:
-            complain(f"mp13chat: {stage}")
-        self._stage = stage
-
-    def _clear_progress(self) -> None:
-        if self._stage and sys.stderr.isatty():
-            sys.stderr.write("\r\x1b[K")
-        self._stage = ""
 
 
 def as_json(turn: Turn) -> str:

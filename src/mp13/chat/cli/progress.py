@@ -7,7 +7,7 @@ from mp13.chat.text import printable
 
 
 class Progress:
-    """Call it with a stage and the share done; use it as a context manager, and the line is gone afterwards."""
+    """Call it with a stage and the share done; `clear` it, or use it as a context manager, and the line is gone."""
 
     def __init__(self, program: str, quiet: bool = False) -> None:
         self._program = program
@@ -27,6 +27,9 @@ class Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.clear()
+
+    def clear(self) -> None:
         if self._stage and sys.stderr.isatty():
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

@@ -29,7 +29,9 @@ def comparison_of(argument: str, names: Sequence[str]) -> Comparison:
         mixes.append(word)
         rest = after.lstrip()
     if len(mixes) < 2:
-        raise ConfigError(f"/compare {argument} names {len(mixes)} mixes; write two or more, then a text if it is new")
+        word = rest.partition(" ")[0]
+        found = f"{word!r} is none here" if word else f"only {mixes[0]} is named" if mixes else "none is named"
+        raise ConfigError(f"/compare needs two mixes or more, then a text if it is new; {found}")
     return Comparison(tuple(mixes), rest.strip() or None)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import re
 import shlex
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from mp13.chat.conversation.turn import CommandResult
 from mp13.chat.library.checking import check_in_engine, check_on_disk
 from mp13.chat.library.merging import merge_request, merge_text
-from mp13.chat.library.shelf import Shelved, shelve
-from mp13.chat.library.shown import adapter_lines, adapter_table, size
+from mp13.chat.library.shelf import Shelved, look
+from mp13.chat.library.shown import adapter_lines, adapter_table, added, removed, tagged
 from mp13.errors import ConfigError
-from mp13.library.adapters import AdapterOnDisk, find_adapter, list_adapters, with_digests
+from mp13.library.adapters import AdapterOnDisk, find_adapter, list_adapters
 from mp13.library.changes import add_adapter, export_adapter, remove_adapter, rename_adapter, tag_adapter
 from mp13.library.merging import METHODS, merge
 from mp13.mix import parse_mix
@@ -42,7 +43,7 @@ async def adapters_command(session: "ChatSession", argument: str) -> CommandResu
 
 async def _list(session: "ChatSession", given: argparse.Namespace) -> str:
     shelf = await _shelf(session, list_adapters(session.settings.adapter_folders))
-    return adapter_table(shelf, narrow=True) if shelf else "no adapter yet; /adapters add takes a folder or a Hub id"
+    return adapter_table(shelf, width=0) if shelf else "no adapter yet; /adapters add takes a folder or a Hub id"
 
 
 async def _show(session: "ChatSession", given: argparse.Namespace) -> str:
@@ -54,13 +55,12 @@ async def _add(session: "ChatSession", given: argparse.Namespace) -> str:
     add = partial(add_adapter, given.what, given.name, tags=given.tag, replace_it=given.replace)
     adapter = await _in_thread(add)
     unfit = f"; it cannot be used as it is: {adapter.unfit}" if adapter.unfit else ""
-    return f"added {adapter.name} ({adapter.kind}, {size(adapter.size_bytes)}) in {adapter.path}{unfit}"
+    return added(adapter) + unfit
 
 
 async def _remove(session: "ChatSession", given: argparse.Namespace) -> str:
     _check_silent(session, given.name)
-    adapter = remove_adapter(given.name, session.settings.adapter_folders)
-    return f"removed {adapter.name}, {size(adapter.size_bytes)}"
+    return removed(remove_adapter(given.name, session.settings.adapter_folders))
 
 
 async def _rename(session: "ChatSession", given: argparse.Namespace) -> str:
@@ -70,8 +70,7 @@ async def _rename(session: "ChatSession", given: argparse.Namespace) -> str:
 
 
 async def _tag(session: "ChatSession", given: argparse.Namespace) -> str:
-    tags = " ".join(tag_adapter(given.name, given.tags, session.settings.adapter_folders).notes.tags)
-    return f"{given.name} has the tags {tags}" if tags else f"{given.name} has no tags"
+    return tagged(tag_adapter(given.name, given.tags, session.settings.adapter_folders))
 
 
 async def _check(session: "ChatSession", given: argparse.Namespace) -> str:
@@ -82,8 +81,6 @@ async def _check(session: "ChatSession", given: argparse.Namespace) -> str:
 
 
 async def _merge(session: "ChatSession", given: argparse.Namespace) -> str:
-    if (given.name is None) == (given.model is None):
-        raise ConfigError("say what to make: --name NEW for an adapter, or --model OUT for a model; one of the two")
     request = merge_request(
         session.settings, given.mix, given.name, given.model, method=given.method, rank=given.rank,
         density=given.density, seed=given.seed,
@@ -98,8 +95,7 @@ async def _export(session: "ChatSession", given: argparse.Namespace) -> str:
 
 
 async def _shelf(session: "ChatSession", adapters: list[AdapterOnDisk]) -> list[Shelved]:
-    with_all = await asyncio.to_thread(with_digests, adapters, lambda stage, fraction: None)
-    return shelve(with_all, session.adapters, session.settings.max_lora_rank)
+    return await asyncio.to_thread(look, session.settings, adapters, session.adapters, lambda stage, fraction: None)
 
 
 def _check_silent(session: "ChatSession", name: str) -> None:
@@ -123,6 +119,8 @@ async def _in_thread(work: Callable[..., Any], progress: str = "progress") -> An
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        message = message.replace("the following arguments are required:", "missing")
+        message = re.sub(r"^argument VERB: invalid choice: (.*) \(choose from (.*)\)$", r"\1 is none of \2", message)
         usage = " ".join(self.format_usage().split()).removeprefix("usage: ")
         raise ConfigError(f"{self.prog}: {message}; write {usage}")
 
@@ -135,18 +133,19 @@ def _parser() -> _Parser:
         made = verbs.add_parser(name, add_help=False, allow_abbrev=False)
         made.set_defaults(verb=run)
         for argument in arguments:
-            made.add_argument(argument)
+            made.add_argument(argument, metavar=argument.upper())
         return made
 
     verb("list", _list)
     verb("show", _show, "name")
-    add = verb("add", _add, "what")
+    add = verb("add", _add)
+    add.add_argument("what", metavar="PATH|HUB-ID")
     add.add_argument("--name")
     add.add_argument("--tag", action="append", default=[])
     add.add_argument("--replace", action="store_true")
     verb("remove", _remove, "name")
     verb("rename", _rename, "name", "new")
-    verb("tag", _tag, "name").add_argument("tags", nargs="*")
+    verb("tag", _tag, "name").add_argument("tags", nargs="*", metavar="TAG")
     verb("check", _check, "name").add_argument("--static", action="store_true")
     made = verb("merge", _merge, "mix")
     made.add_argument("--name")
@@ -155,5 +154,5 @@ def _parser() -> _Parser:
     made.add_argument("--rank", type=int)
     made.add_argument("--density", type=float)
     made.add_argument("--seed", type=int, default=0)
-    verb("export", _export, "name").add_argument("folder", type=Path)
+    verb("export", _export, "name").add_argument("folder", type=Path, metavar="FOLDER")
     return parser

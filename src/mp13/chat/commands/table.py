@@ -101,7 +101,7 @@ async def _keep(session: "ChatSession", argument: str) -> CommandResult:
         kept = session.keep(argument)
         return CommandResult(f"the conversation goes on with the answer of {kept.mix}", turns_changed=True)
     listed = [
-        f"{number}  {turn.mix}{'  (kept)' if turn is session.turns[-1] else ''}  {' '.join(turn.text.split())[:60]}"
+        f"{number}  {turn.mix}{'  (kept)' if turn == session.turns[-1] else ''}  {' '.join(turn.text.split())[:60]}"
         for number, turn in enumerate(session.answers, start=1)
     ]
     return CommandResult("\n".join(listed) or "there is no answer yet")
@@ -125,8 +125,8 @@ async def _system(session: "ChatSession", argument: str) -> CommandResult:
 
 
 async def _set(session: "ChatSession", argument: str) -> CommandResult:
-    key, equals, value = (part.strip() for part in argument.partition("="))
-    if equals:
+    key, given, value = re.split(r"(\s*=\s*|\s+|$)", argument, maxsplit=1)  # KEY=VALUE, KEY VALUE or KEY
+    if given:
         engine = session.settings.engine_config()
         await session.change_settings(**{key: value})
         later = session.settings.engine_config() != engine
@@ -199,7 +199,7 @@ def _setting_keys(session: "ChatSession") -> list[str]:
 _TABLE = (
     Command("/adapter", "[MIX]", "Choose who answers, as a:0.7+b; alone, list.", _adapter, _mix_names),
     Command("/adapters", "[VERB …]", "The library: list, show, add, check, merge, …", _adapters, _verbs),
-    Command("/compare", "MIX MIX… [TEXT]", "Several mixes answer TEXT, or answer again.", _compare, _mix_names),
+    Command("/compare", "MIX MIX… [TEXT]", "Several mixes answer; the first is kept.", _compare, _mix_names),
     Command("/keep", "[N|MIX]", "Go on with another answer; alone, list them.", _keep, _answers),
     Command("/diff", "[MIX]", "What the answer owes to its mix.", _diff, _mix_names),
     Command("/reload", "[NAME]", "Load adapters again that changed on disk.", _reload, _loaded_names),

@@ -13,8 +13,8 @@ from mp13.chat.conversation.turn import EngineFailed, EngineReady, LoadProgress
 from mp13.chat.settings.model import STARTER_NAMES
 from mp13.chat.settings.schema import Settings
 from mp13.errors import AdapterError, Mp13Error, error_from_wire
-from mp13.library.adapters import AdapterOnDisk, list_adapters
-from mp13.library.effects import remember_effect
+from mp13.library.adapter_folder import FolderStamp, folder_stamp
+from mp13.library.adapters import AdapterOnDisk, find_adapter, list_adapters
 from mp13.library.starter import install_starter, starter_ready
 from mp13.service.schema import (
     AdapterInfo,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from mp13.service.client import EngineClient
 
 Connect = Callable[[EngineConfig], Awaitable["EngineClient"]]
-Stamp = tuple[tuple[int, int], ...]  # size and time of change of an adapter's files
 
 
 async def launch(config: EngineConfig) -> "EngineClient":
@@ -50,7 +49,7 @@ class EngineConnection:
         self._config: EngineConfig | None = None
         self._client: EngineClient | None = None
         self._follower: asyncio.Task[None] | None = None
-        self._placed: dict[str, tuple[Path, Stamp, str]] = {}  # name: what was loaded, and the digest it got
+        self._placed: dict[str, tuple[Path, FolderStamp, str]] = {}  # name: what was loaded, and the digest it got
         self.engine: EngineInfo | None = None
         self.adapters: list[AdapterInfo] = []
 
@@ -109,7 +108,7 @@ class EngineConnection:
         """
         wanted = [name for name in names if fresh or not self._holds(name)]
         for adapter in find_adapters(wanted, folders) if wanted else ():
-            name, stamp = adapter.name, _stamp(adapter.path)
+            name, stamp = adapter.name, folder_stamp(adapter.path)
             if self._holds(name) and self._placed[name][:2] == (adapter.path, stamp):
                 continue
             info = await self.client.load_adapter(str(adapter.path), name)
@@ -146,7 +145,6 @@ class EngineConnection:
                     if isinstance(event, ReadyEvent):
                         self.engine = event.engine
                     elif isinstance(event, AdaptersEvent):
-                        self._measured(event.adapters)
                         self.adapters = event.adapters
                     news.put_nowait(event)
         except Mp13Error as error:
@@ -155,13 +153,6 @@ class EngineConnection:
             if self._client is client:
                 self._forget()
             news.put_nowait(end)
-
-    def _measured(self, adapters: list[AdapterInfo]) -> None:
-        """Keep newly measured effects for the lists of days without an engine."""
-        known = {info.digest: info.effect for info in self.adapters}
-        for info in adapters:
-            if self.engine is not None and info.effect is not None and known.get(info.digest) != info.effect:
-                remember_effect(info.digest, self.engine.model, info.effect)
 
     def _forget(self) -> None:
         self.engine = None
@@ -181,27 +172,16 @@ def find_adapters(names: Sequence[str], folders: Sequence[Path]) -> list[Adapter
     Raises:
         AdapterError: one is not there, or is there and cannot be used.
     """
-    on_disk = {adapter.name: adapter for adapter in available_adapters(folders)}
-    for name in names:
-        if name not in on_disk:
-            known = ", ".join(sorted(on_disk)) or "none yet"
-            places = " or ".join(str(folder) for folder in folders)
-            raise AdapterError(f"there is no adapter {name!r} in {places}; there: {known}")
-        if (unfit := on_disk[name].unfit) is not None:
-            raise AdapterError(f"adapter {name!r} in {on_disk[name].path} cannot be used: {unfit}")
-    return [on_disk[name] for name in names]
+    adapters = [find_adapter(name, folders) for name in names]
+    for adapter in adapters:
+        if adapter.unfit is not None:
+            raise AdapterError(f"adapter {adapter.name!r} in {adapter.path} cannot be used: {adapter.unfit}")
+    return adapters
 
 
-def _stamp(folder: Path) -> Stamp:
+def _is_other(folder: Path, stamp: FolderStamp) -> bool:
     try:
-        return tuple((s.st_size, s.st_mtime_ns) for s in (file.stat() for file in sorted(folder.iterdir())))
-    except OSError as error:
-        raise AdapterError(f"adapter {folder} cannot be read ({error.strerror}); check the folder") from error
-
-
-def _is_other(folder: Path, stamp: Stamp) -> bool:
-    try:
-        return _stamp(folder) != stamp
+        return folder_stamp(folder) != stamp
     except AdapterError:
         return True
 

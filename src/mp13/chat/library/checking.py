@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from mp13.chat.library.shown import effect, one_line
 from mp13.errors import AdapterError, Mp13Error
 from mp13.library.adapters import AdapterOnDisk
-from mp13.library.effects import remember_effect
 from mp13.service.schema import NO_EFFECT, AdapterInfo
 
 if TYPE_CHECKING:
@@ -85,8 +84,6 @@ async def check_in_engine(adapter: AdapterOnDisk, client: "EngineClient", model:
         info = await _measured(client, info)
     finally:
         await client.unload_adapter(name)
-    if info.effect is not None:
-        remember_effect(info.digest, model, info.effect)
     return replace(
         report, warnings=info.warnings, kind=info.kind, rank=info.rank, targets=info.target_modules,
         digest=info.digest, brings=info.brings, effect=info.effect,

@@ -6,11 +6,12 @@ from typing import Any
 
 from mp13.chat.library.shown import one_line, size
 from mp13.chat.settings.schema import Settings
-from mp13.errors import AdapterError
+from mp13.errors import AdapterError, ConfigError
 from mp13.library.adapters import find_adapter
 from mp13.library.merging import MergeReport, MergeRequest
 from mp13.library.paths import adapters_dir
-from mp13.mix import check_name, parse_mix
+from mp13.library.placing import check_new_name
+from mp13.mix import parse_mix
 
 
 def merge_request(
@@ -30,7 +31,9 @@ def merge_request(
         AdapterError: a member is not there or damaged, or what the engine cannot run should become an adapter.
         ConfigError, MixError, ModelError: these do not describe a merge.
     """
-    out = model.expanduser().absolute() if model is not None else adapters_dir() / check_name(name or "")
+    if (name is None) == (model is None):
+        raise ConfigError("say what to make: --name NEW for an adapter, or --model OUT for a model; one of the two")
+    out = model.expanduser().absolute() if model is not None else adapters_dir() / check_new_name(name or "")
     members = []
     for member in parse_mix(mix).names:
         adapter = find_adapter(member, settings.adapter_folders)
@@ -59,6 +62,7 @@ def merge_json(report: MergeReport) -> dict[str, Any]:
 def merge_text(report: MergeReport) -> str:
     """What was made, and how near it is to the live mix."""
     rank = f"rank {report.rank}, " if report.rank else ""
-    made = f"{report.mix} merged by {report.method} into the {report.target} {report.path}"
+    method = f" by {report.method}" if report.target == "adapter" else ""
+    made = f"{report.mix} merged{method} into the {report.target} {report.path}"
     gap = f"log-probabilities by up to {report.max_gap:.2g}, mean KL {report.mean_kl:.2g} nats"
     return one_line(f"{made} ({rank}{size(report.size_bytes)}); on probe texts it differs from the live mix in {gap}")

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from mp13.chat.settings.schema import Settings
 from mp13.errors import Mp13Error
-from mp13.library.adapters import AdapterOnDisk, list_adapters, with_digests
+from mp13.library.adapters import AdapterOnDisk, with_digests
+from mp13.library.models import known_base
 from mp13.service.schema import AdapterInfo
 
 State = Literal["slot", "memory", "disk", "unfit"]
@@ -33,16 +35,18 @@ def shelve(
     return [_place(_judged(adapter, max_rank), loaded) for adapter in adapters]
 
 
-async def look(
-    folders: Sequence[Path], max_rank: int | None, progress: Callable[[str, float | None], None] | None = None
+def look(
+    settings: Settings,
+    adapters: Sequence[AdapterOnDisk],
+    loaded: Sequence[AdapterInfo],
+    progress: Callable[[str, float | None], None] | None = None,
 ) -> list[Shelved]:
-    """Every adapter in `folders`, with digests and what the engine processes that run now say of it.
-
-    Raises:
-        AdapterError: a folder exists but cannot be read.
-    """
-    adapters = with_digests(list_adapters(folders), progress)
-    return shelve(adapters, await loaded_now(), max_rank)
+    """`adapters` with digests, with effects on the settings' model, and with their places. Hashes with `progress`."""
+    try:
+        base = known_base(settings.engine_config().model)
+    except Mp13Error:  # a list needs no model
+        base = None
+    return shelve(with_digests(adapters, progress, base), loaded, settings.max_lora_rank)
 
 
 async def loaded_now() -> list[AdapterInfo]:

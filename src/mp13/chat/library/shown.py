@@ -13,13 +13,13 @@ from mp13.service.schema import NO_EFFECT
 
 _STATES = {"slot": "in a slot", "memory": "in memory", "disk": "on disk", "unfit": "unfit"}
 _AGES = ((365 * 86400, "y"), (30 * 86400, "mo"), (86400, "d"), (3600, "h"), (60, "min"))
-_NARROW = ("NAME", "STATE", "KIND", "RANK", "SIZE", "EFFECT")
+_LEAVING = ("DIGEST", "TARGETS", "AGE", "BASE", "TAGS")  # in this order, where there is no room for all
 _DIGEST = 8  # characters of a digest in a list
 _WIDEST = 48  # characters of a cell
 
 
-def adapter_table(shelf: Sequence[Shelved], narrow: bool = False) -> str:
-    """A line each; under them, why one is unfit and what to do. With `narrow`, only what fits beside a chat."""
+def adapter_table(shelf: Sequence[Shelved], width: int | None = None) -> str:
+    """A line each, of `width` characters if that can be; under them, why one is unfit and what to do."""
     rows = [
         {
             "NAME": one.adapter.name,
@@ -36,8 +36,10 @@ def adapter_table(shelf: Sequence[Shelved], narrow: bool = False) -> str:
         }
         for one in shelf
     ]
-    if narrow:
-        rows = [{column: row[column] for column in _NARROW} for row in rows]
+    for leaving in _LEAVING:
+        if width is None or max(map(len, _table(rows).splitlines())) <= width:
+            break
+        rows = [{column: cell for column, cell in row.items() if column != leaving} for row in rows]
     reasons = [f"{one.adapter.name}: {one.adapter.unfit}" for one in shelf if one.adapter.unfit]
     return _table(rows) + "".join(f"\n{one_line(reason)}" for reason in reasons)
 
@@ -95,6 +97,19 @@ def _adapter_facts(adapter: AdapterOnDisk) -> dict[str, Any]:
     }
 
 
+def added(adapter: AdapterOnDisk) -> str:
+    return one_line(f"added {adapter.name} ({adapter.kind}, {size(adapter.size_bytes)}) in {adapter.path}")
+
+
+def removed(thing: AdapterOnDisk | ModelOnDisk) -> str:
+    return one_line(f"removed {thing.name}, {size(thing.size_bytes)}")
+
+
+def tagged(adapter: AdapterOnDisk) -> str:
+    tags = " ".join(adapter.notes.tags)
+    return one_line(f"{adapter.name} has the tags {tags}" if tags else f"{adapter.name} has no tags")
+
+
 def model_table(models: Sequence[ModelOnDisk]) -> str:
     rows = [
         {
@@ -140,7 +155,7 @@ def size(num_bytes: int) -> str:
     for unit, least in (("GB", 1e9), ("MB", 1e6)):
         if num_bytes >= least:
             return f"{num_bytes / least:.1f} {unit}"
-    return f"{num_bytes / 1e3:.1f} kB"
+    return f"{num_bytes / 1e3:.1f} kB" if num_bytes >= 50 else f"{num_bytes} B"
 
 
 def age(modified: float) -> str:

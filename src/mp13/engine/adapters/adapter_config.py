@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mp13.engine.adapters.module_choice import ModuleChoice, Names, Pattern, PatternError, at_layer, ending
+from mp13.engine.adapters.module_choice import (
+    Clock,
+    ModuleChoice,
+    Names,
+    Pattern,
+    PatternError,
+    at_layer,
+    ending,
+)
 from mp13.errors import AdapterError
 
 CONFIG_FILE = "adapter_config.json"
@@ -163,7 +171,8 @@ def _choice(path: Path, config: dict[str, Any]) -> ModuleChoice:
         raise AdapterError(f"{path}: lora_alpha = {short(alpha)} is not a finite number")
     targets, exclude = config.get("target_modules"), config.get("exclude_modules")
     everything = isinstance(targets, str) and targets.lower() == "all-linear"
-    names = _names(targets)
+    clock = Clock()
+    names = _names(targets, clock)
     if not everything and not names:
         raise AdapterError(f"{path}: target_modules = {short(targets)} names no module")
     layers = config.get("layers_to_transform")
@@ -176,22 +185,22 @@ def _choice(path: Path, config: dict[str, Any]) -> ModuleChoice:
         targets=None if everything else names,
         rank=rank,
         alpha=alpha,
-        exclude=_optional_names(path, "exclude_modules", exclude),
+        exclude=_optional_names(path, "exclude_modules", exclude, clock),
         layers=frozenset(layers) or None,
-        layer_lists=tuple(at_layer(name) for name in _strings(path, config, "layers_pattern")),
-        rank_pattern=tuple((ending(key), value) for key, value in _table(path, config, "rank_pattern", _is_rank)),
-        alpha_pattern=tuple((ending(key), value) for key, value in _table(path, config, "alpha_pattern", _is_finite)),
+        layer_lists=tuple(at_layer(name, clock) for name in _strings(path, config, "layers_pattern")),
+        rank_pattern=_patterns(_table(path, config, "rank_pattern", _is_rank), clock),
+        alpha_pattern=_patterns(_table(path, config, "alpha_pattern", _is_finite), clock),
     )
 
 
-def _names(value: Any) -> Names | None:
+def _names(value: Any, clock: Clock) -> Names | None:
     if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
         return tuple(sorted(value))
-    return Pattern(value, whole=True) if isinstance(value, str) and value else None
+    return Pattern(value, clock, whole=True) if isinstance(value, str) and value else None
 
 
-def _optional_names(path: Path, field: str, value: Any) -> Names:
-    names = _names(value) if value else ()
+def _optional_names(path: Path, field: str, value: Any, clock: Clock) -> Names:
+    names = _names(value, clock) if value else ()
     if names is None:
         raise AdapterError(f"{path}: {field} = {short(value)} is neither a list of names nor a pattern")
     return names
@@ -213,6 +222,10 @@ def _table(path: Path, config: dict[str, Any], field: str, is_valid: Any) -> lis
         if not is_valid(value):
             raise AdapterError(f"{path}: {field} gives {short(key)} the value {short(value)}, which cannot be")
     return list(table.items())
+
+
+def _patterns(table: list[tuple[str, Any]], clock: Clock) -> tuple[tuple[Pattern, Any], ...]:
+    return tuple((ending(key, clock), value) for key, value in table)
 
 
 def _flag(path: Path, config: dict[str, Any], field: str) -> bool:

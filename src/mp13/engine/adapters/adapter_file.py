@@ -5,6 +5,7 @@ read, once, hashed and parsed from one buffer.
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,7 @@ def _deltas(
 
 def _check_finite(tensors: Iterable[torch.Tensor], where: str) -> None:
     for tensor in tensors:
-        if not tensor.sum().isfinite() and not tensor.isfinite().all():  # a sum is quick, and hides nothing
+        if not math.isfinite(tensor.sum()) and not tensor.isfinite().all():  # a sum is quick, and hides nothing
             dtype = str(tensor.dtype).removeprefix("torch.")
             raise AdapterError(f"{where} is NaN or infinite in {dtype}; did its training diverge?")
 

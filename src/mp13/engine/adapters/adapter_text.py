@@ -9,6 +9,8 @@ import json
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -212,8 +214,9 @@ def _derive(tokenizer: Any, template: str | None, tokens: list[tuple[int, AddedT
     derived = copy.deepcopy(tokenizer) if tokens else copy.copy(tokenizer)
     if template is not None:
         derived.chat_template = template
+    for special, together in groupby((token for _, token in tokens), key=attrgetter("special")):
+        derived.add_tokens(list(together), special_tokens=special)  # one by one, many would take minutes
     for token_id, token in tokens:
-        derived.add_tokens([token], special_tokens=token.special)
         if (
             derived.convert_tokens_to_ids(token.content) != token_id
             or derived.convert_ids_to_tokens(token_id) != token.content

@@ -144,6 +144,10 @@ class AdapterManager:
         """What switches an activated LoRA on; empty for all others."""
         return self._contents[digest].invocation_tokens
 
+    def lacks_effect(self, digest: str) -> bool:
+        """Whether the content is still there, and its effect is not known yet."""
+        return digest in self._contents and self._contents[digest].effect is None
+
     def note_effect(self, digest: str, effect: float) -> None:
         """The adapter's effect on the probe prompt was measured; it holds for its content, whatever its name."""
         self._contents[digest].effect = effect

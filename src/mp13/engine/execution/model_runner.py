@@ -1,6 +1,6 @@
 """Runs one packed step on the device: batch to tensors, model, sampled token ids."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -34,7 +34,6 @@ class ModelRunner:
         block_size: int,
         dtype: torch.dtype,
         device: torch.device,
-        eos_token_ids: Collection[int],
     ) -> None:
         self.model = model
         self.context = context
@@ -42,7 +41,6 @@ class ModelRunner:
         self.block_size = block_size
         self.dtype = dtype
         self.device = device
-        self.eos_token_ids = eos_token_ids
 
     def use_cache(self, cache: KVCache) -> None:
         self._cache = cache
@@ -56,7 +54,7 @@ class ModelRunner:
             return []
         asked = [row for row, seq in enumerate(seqs) if seq.params.logprobs is not None]
         log_probs = logits[asked].float().log_softmax(-1) if asked else logits[:0]  # before sampling changes them
-        token_ids = sample(logits, seqs, self.eos_token_ids)
+        token_ids = sample(logits, seqs)
         logprobs = token_logprobs(log_probs, [seqs[row] for row in asked], [token_ids[row] for row in asked])
         by_row = dict(zip(asked, logprobs, strict=True))
         return [Sampled(token_id, by_row.get(row)) for row, token_id in enumerate(token_ids)]

@@ -4,7 +4,6 @@ the same alone and in any batch, on any device."""
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Collection
 
 import torch
 
@@ -12,14 +11,13 @@ from mp13.engine.request import TokenLogprob
 from mp13.engine.scheduling.sequence import Sequence
 
 
-def sample(logits: torch.Tensor, seqs: list[Sequence], eos_token_ids: Collection[int]) -> list[int | None]:
+def sample(logits: torch.Tensor, seqs: list[Sequence]) -> list[int | None]:
     """One token id for each row of `logits` (R, vocab_size); row i belongs to seqs[i]. None where none can be chosen:
     the row holds NaN or infinity, or `min_tokens` forbids every token."""
     logits = _penalize(logits, seqs)
     for row, seq in enumerate(seqs):
         if seq.num_generated_tokens < seq.params.min_tokens:
-            ending = set(seq.params.stop_token_ids) | (set() if seq.params.ignore_eos else set(eos_token_ids))
-            logits[row, [t for t in ending if t < logits.shape[1]]] = -math.inf
+            logits[row, [t for t in seq.ending if t < logits.shape[1]]] = -math.inf
     best = logits.max(-1)
     greedy = torch.where(best.values.isfinite(), best.indices, -1).tolist()
     token_ids: list[int | None] = [None if token_id < 0 else token_id for token_id in greedy]

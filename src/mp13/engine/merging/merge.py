@@ -184,8 +184,10 @@ class _Merge:
 
     def _adapter(self, core: EngineCore, deltas: Deltas, probes: list[list[int]], live: torch.Tensor) -> MergeReport:
         self.on_progress("write", None)
+        used = Path(self.request.model)
         recorded = next(iter(self.recorded)) if len(self.recorded) == 1 else None
-        rank = write_adapter(self.out, deltas, core.runner.model.targets, recorded or self.request.model)
+        base = recorded or (used.name if used.is_dir() else str(used))
+        rank = write_adapter(self.out, deltas, core.runner.model.targets, base)
         write_tokenizer(self.out, self.text, core.tokenizer)
         write_system_prompt(self.out, self.text)
         self.on_progress("check", None)

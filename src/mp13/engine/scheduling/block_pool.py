@@ -69,6 +69,11 @@ class BlockPool:
                     self._hashes_of.setdefault(block, []).append(name)
         seq.num_published_blocks = full
 
+    def retract(self, seq: _Sequence) -> None:
+        """Let nobody find the blocks of `seq` from now on: what was computed into them is no use."""
+        for block in seq.block_table:
+            self._forget(block)
+
     def _names(self, seq: _Sequence, num_blocks: int, *policies: KVPolicy) -> Iterator[tuple[bytes, ...]]:
         """Of each of the first blocks of `seq`, its names under the policies."""
         names = [seq.block_hashes(num_blocks, self.block_size, self.salt, policy) for policy in dict.fromkeys(policies)]
@@ -91,7 +96,10 @@ class BlockPool:
 
     def _take(self) -> int:
         block, _ = self._free.popitem(last=False)
-        for stale in self._hashes_of.pop(block, ()):
-            del self._block_of[stale]
+        self._forget(block)
         self._ref_counts[block] = 1
         return block
+
+    def _forget(self, block: int) -> None:
+        for stale in self._hashes_of.pop(block, ()):
+            del self._block_of[stale]

@@ -46,6 +46,7 @@ class Sequence:
     kv_policy: KVPolicy = "exact"
     is_background: bool = False  # runs only while nothing else wants to, and gives way at once
     generates: bool = True  # False: its tokens are computed and cached, and nothing is sampled (prefill)
+    ending: frozenset[int] = frozenset()  # tokens that end its answer: EOS and stop tokens
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)

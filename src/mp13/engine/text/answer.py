@@ -9,13 +9,13 @@ from mp13.engine.text.detokenizer import Detokenizer, StopStrings
 
 
 class Answer:
-    """`started` and every `now` are seconds of one monotonic clock."""
+    """`ending` are the tokens that end it. `started` and every `now` are seconds of one monotonic clock."""
 
     def __init__(
-        self, tokenizer: Any, params: SamplingParams, eos_token_ids: Collection[int], mix: str, started: float
+        self, tokenizer: Any, params: SamplingParams, ending: Collection[int], mix: str, started: float
     ) -> None:
         self._params = params
-        self._ending = set(params.stop_token_ids) | (set() if params.ignore_eos else set(eos_token_ids))
+        self._ending = ending
         self._detokenizer = Detokenizer(tokenizer)
         self._stop_strings = StopStrings(params.stop)
         self.mix = mix
