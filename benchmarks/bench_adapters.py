@@ -1,15 +1,13 @@
-"""What adapters cost on this CPU, beside PEFT and vLLM: many at once, switching, comparing, loading.
+"""What adapters cost on this CPU, beside PEFT: many at once, switching, comparing, loading.
 
-    python benchmarks/bench_adapters.py [--vllm PYTHON] [--rounds N] [--json FILE] [--markdown FILE]
+    python benchmarks/bench_adapters.py [--rounds N] [--json FILE] [--markdown FILE]
 
-The starter in bfloat16 and adapters of rank 16 on all linears, as in bench_cpu.py. Every round measures everything once,
-on prompts nobody has seen. PYTHON is the interpreter of an environment that has vLLM; it runs in its own process, in the
-same rounds. Exits 0 whether or not a bar is met; the verdicts are printed.
+The starter in bfloat16 and adapters of rank 16 on all linears, as in bench_cpu.py. Every round measures everything
+once, on prompts nobody has seen. Exits 0 whether or not a bar is met; the verdicts are printed.
 """
 
 import argparse
 import json
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,7 +24,7 @@ MANY = 64  # adapters in slots
 HISTORIES = (512, 2048)  # tokens
 ROWS = [f"adapter-{row % NUM_ADAPTERS}" for row in range(BATCH)]
 A, B = ROWS[:2]
-BASE, MIXED, PEFT, VLLM = "8 base rows", "8 rows of 4 adapters", "8 rows of 4 adapters, PEFT", "8 rows of 4 adapters, vLLM"
+BASE, MIXED, PEFT = "8 base rows", "8 rows of 4 adapters", "8 rows of 4 adapters, PEFT"
 ONE, FOUR = "one answer", "the same prompt under 4 adapters"
 FEW_LOADED, MANY_LOADED = "one answer, 1 adapter loaded", f"one answer, {MANY} adapters loaded"
 LOAD, PEFT_LOAD = "load an adapter from disk", "load an adapter from disk, PEFT"
@@ -40,41 +38,11 @@ BARS = [
 Action = Callable[[], object]
 
 
-class Vllm:
-    """A process with vLLM in it; see vllm_worker.py."""
-
-    def __init__(self, python: str, model: Path, adapters: list[Path]) -> None:
-        worker = Path(__file__).with_name("vllm_worker.py")
-        self._process = subprocess.Popen(
-            [python, str(worker), str(model), *map(str, adapters)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-        self._adapters = {path.name: str(path) for path in adapters}
-        self.versions = str(self._read()["versions"])
-
-    def generate(self, prompts: list[list[int]], num_new: int, adapters: list[str]) -> list[list[int]]:
-        job = {"prompts": prompts, "new": num_new, "adapters": [self._adapters[name] for name in adapters]}
-        assert self._process.stdin is not None
-        print(json.dumps(job), file=self._process.stdin, flush=True)
-        return list(self._read()["token_ids"])
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _read(self) -> dict[str, object]:
-        assert self._process.stdout is not None
-        if not (line := self._process.stdout.readline()):
-            raise SystemExit("vLLM ended before it answered; run vllm_worker.py by hand to see why")
-        return dict(json.loads(line))
-
-
 class Bench:
     """One round after the other; every measurement is milliseconds of a whole call."""
 
-    def __init__(self, model: Path, adapters: list[Path], vllm: Vllm | None) -> None:
-        self.adapters, self.vllm = adapters, vllm
+    def __init__(self, model: Path, adapters: list[Path]) -> None:
+        self.adapters = adapters
         self.peft = Peft(model, adapters[:NUM_ADAPTERS])
         self.ours = Ours(model, adapters[:NUM_ADAPTERS])
         self.one_loaded = Ours(model, adapters[:1])
@@ -100,9 +68,6 @@ class Bench:
         self.measure(BASE, lambda texts: self.ours.generate(texts, NEW), BATCH)
         self.measure(MIXED, lambda texts: self.ours.generate(texts, NEW, ROWS), BATCH)
         self.measure(PEFT, lambda texts: self.peft.generate_mixed(texts, NEW, ROWS), BATCH)
-        if self.vllm is not None:
-            vllm = self.vllm
-            self.measure(VLLM, lambda texts: vllm.generate(texts, NEW, ROWS), BATCH)
         self.measure(FEW_LOADED, lambda texts: self.one_loaded.generate(texts, NEW, A), 1)
         self.measure(MANY_LOADED, lambda texts: self.many_loaded.generate(texts, NEW, A), 1)
 
@@ -149,7 +114,6 @@ def names(length: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vllm", metavar="PYTHON", help="an interpreter that has vLLM")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each (default 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every value here")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here")
@@ -159,16 +123,10 @@ def main() -> None:
     facts, bars, model = environment(), list(BARS), starter()
     with tempfile.TemporaryDirectory(prefix="mp13-bench-") as folder:
         adapters = write_adapters(Path(folder), model, MANY)
-        vllm = Vllm(options.vllm, model, adapters[:NUM_ADAPTERS]) if options.vllm else None
-        if vllm is not None:
-            facts["peer"] = vllm.versions
-            bars.append(Bar(MIXED, VLLM, 1 / 2.8, at_least=False))
-        bench = Bench(model, adapters, vllm)
+        bench = Bench(model, adapters)
         bench.warm_up()
         for _ in range(options.rounds):
             bench.round()
-        if vllm is not None:
-            vllm.close()
     for length in HISTORIES:
         stay, bare, cold, warm = names(length)
         bars += [Bar(warm, stay, 1.1, at_least=False), Bar(cold, bare, 1.1, at_least=False)]

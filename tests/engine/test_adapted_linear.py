@@ -138,6 +138,34 @@ def test_bfloat16_weights_in_either_form(
     torch.testing.assert_close(result.float(), expected, atol=1e-4 if exact else 0.5, rtol=1e-4 if exact else 0.02)
 
 
+@pytest.mark.parametrize("runs", [TOKEN_RUNS, [(10, [(2, 1.0), (7, 1.0)])]])
+@pytest.mark.parametrize("packed", [pytest.param(True, marks=NEEDS_FBGEMM), False])
+def test_step_after_step_of_few_tokens_computes_the_same(
+    packed: bool, runs: list[tuple[int, SlotWeights]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adapters that stay in use are packed, beside weights that are."""
+    monkeypatch.setattr(base_weight_module, "_has_fast_bfloat16", lambda: not packed)
+    layer, x = Layer(dtype=torch.bfloat16), noise(10, IN, seed=9).to(torch.float32 if packed else torch.bfloat16)
+    first, *others = [layer.run(x, runs) for _ in range(12)]
+    torch.testing.assert_close(first.float(), layer.expected(x, per_token(runs)), atol=0.5, rtol=0.02)
+    for other in others:
+        torch.testing.assert_close(other.float(), first.float(), atol=0.02 if packed else 0.5, rtol=0.02)
+
+
+def test_float32_weights_have_float32_adapters_step_after_step() -> None:
+    layer, x = Layer(), noise(10, IN, seed=9)
+    first, *others = [layer.run(x, TOKEN_RUNS) for _ in range(12)]
+    assert all(torch.equal(other, first) for other in others)
+
+
+def test_going_back_and_forth_between_adapters_gives_each_its_own() -> None:
+    layer, x = Layer(), noise(4, IN, seed=9)
+    for _ in range(3):
+        for slot in DELTAS:
+            expected = layer.expected(x, [[(slot, 1.0)]] * 4)
+            torch.testing.assert_close(layer.run(x, [(4, [(slot, 1.0)])]), expected, atol=2e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("packed", [pytest.param(True, marks=NEEDS_FBGEMM), False])
 def test_the_weight_of_a_part_comes_back_in_float32(

@@ -91,14 +91,11 @@ def test_everything_imported_is_declared_and_everything_declared_is_imported() -
     assert declared - needed - LOADED_BY_NAME == set()
 
 
-PEERS = {"vllm"}  # what the benchmarks compare with and runs in a venv of its own
-
-
 def test_what_tests_benchmarks_and_training_import_comes_with_the_dev_extra() -> None:
     files = [path for folder in ("tests", "benchmarks", "training", "docs") for path in (ROOT / folder).rglob("*.py")]
     development = map(Requirement, PYPROJECT["project"]["optional-dependencies"]["dev"])
     declared = {normalized(r.name) for r in [*MAINLINE_REQUIREMENTS.values(), *development]}
-    assert distributions_imported_by(files) - declared - PEERS == set()
+    assert distributions_imported_by(files) - declared == set()
 
 
 def distributions_imported_by(files: list[Path]) -> set[str]:

@@ -31,19 +31,12 @@ class AdaptedLinear(nn.Module):
         of_rows: bool = False,
     ) -> None:
         super().__init__()
+        self.out_features, self.in_features = weight.shape
         self.base = base_weight(weight, bias)
         self.parts = parts
         self.of_rows = of_rows
         self._context = context
         self._lora: LoraStack | None = None  # made for the first adapter that changes this layer
-
-    @property
-    def in_features(self) -> int:
-        return self.base.shape[1]
-
-    @property
-    def out_features(self) -> int:
-        return self.base.shape[0]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (..., in_features) -> (..., out_features)"""

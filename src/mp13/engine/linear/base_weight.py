@@ -1,10 +1,10 @@
 """The base model's own weight in a linear layer, kept in the form that is fast on this machine.
 
-bfloat16 on x86 CPUs is kept in blocks, laid out for the cache; torch would lay a plain matrix out anew in every call.
+On x86 CPUs bfloat16 is kept in blocks, laid out for the cache; torch would lay a plain matrix out anew in every call.
 With bfloat16 instructions oneDNN multiplies: twice as fast for one row, a third faster for eight. Without them torch
-would multiply in a scalar loop. There FBGEMM keeps the same number of bytes as float16 and multiplies in float32: twice
-as fast for one row, five times for eight. Every bfloat16 number from 2⁻¹⁴ to 65504 is exact in float16; smaller ones are
-off by at most 2⁻²⁵.
+would multiply in a scalar loop; there FBGEMM keeps the same number of bytes as float16 and multiplies in float32: twice
+as fast for one row, five times for eight. Every bfloat16 number from 2⁻¹⁴ to 65504 is exact in float16; smaller ones
+are off by at most 2⁻²⁵.
 """
 
 from functools import cache
@@ -14,12 +14,12 @@ from torch import nn
 from torch.nn import functional as F
 
 _LARGEST_HALF = 65504.0
-_THIN = 64  # below, a product in float32 is as fast as FBGEMM's, which costs more to call
 
 
 class BaseWeight(nn.Module):
-    """x -> x Wᵀ + b. `shape` is (out_features, in_features); beside it, adapters are fastest in `adapter_dtype`."""
+    """x -> x Wᵀ + b. `shape` is (out_features, in_features); beside it, adapters are kept in `adapter_dtype`."""
 
+    is_packed = True
     bias: torch.Tensor | None
 
     def __init__(self, weight: torch.Tensor, adapter_dtype: torch.dtype) -> None:
@@ -30,13 +30,10 @@ class BaseWeight(nn.Module):
         """Rows of W as they are multiplied with, float32 (stop - start, in_features); the bias is no part of them."""
         raise NotImplementedError
 
-    def pack(self, matrix: torch.Tensor) -> "BaseWeight | None":
-        """An adapter's matrix (outputs, inputs) in the form in which few rows are multiplied fastest beside this weight;
-        None where that is as it is."""
-        return None
-
 
 class DenseWeight(BaseWeight):
+    is_packed = False
+
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__(weight, weight.dtype)
         self.weight = nn.Parameter(weight, requires_grad=False)
@@ -64,9 +61,6 @@ class BlockedBfloat16Weight(BaseWeight):
     def rows(self, start: int, stop: int) -> torch.Tensor:
         return self._blocks.to_dense()[start:stop].float()
 
-    def pack(self, matrix: torch.Tensor) -> BaseWeight:
-        return BlockedBfloat16Weight(matrix.contiguous(), None)
-
 
 class PackedHalfWeight(BaseWeight):
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -82,28 +76,26 @@ class PackedHalfWeight(BaseWeight):
         weight: torch.Tensor = torch.ops.quantized.linear_unpack_fp16(self._packed)[0]
         return weight[start:stop].float()
 
-    def pack(self, matrix: torch.Tensor) -> BaseWeight | None:
-        is_thin = min(matrix.shape) < _THIN
-        return None if is_thin or matrix.abs().max() > _LARGEST_HALF else PackedHalfWeight(matrix, None)
-
 
 def base_weight(weight: torch.Tensor, bias: torch.Tensor | None = None) -> BaseWeight:
     """weight: (out_features, in_features), bias: (out_features,) or None, in the faster form for where they are."""
-    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
+    if weight.dtype != torch.bfloat16 or not _has_fbgemm(weight.device):
         return DenseWeight(weight, bias)
     if _has_fast_bfloat16():
         return BlockedBfloat16Weight(weight, bias)
-    if not packs(weight.dtype, weight.device):
-        return DenseWeight(weight, bias)
     if weight.abs().max() <= _LARGEST_HALF:
         return PackedHalfWeight(weight, bias)
     return DenseWeight(weight.float(), None if bias is None else bias.float())
 
 
 def packs(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether weights of this kind are packed here. Their products are float32, so activations are best left so."""
-    on_x86 = torch.backends.quantized.engine in ("fbgemm", "x86")
-    return device.type == "cpu" and dtype == torch.bfloat16 and on_x86 and not _has_fast_bfloat16()
+    """Whether weights of this kind are packed as float16 here. Their products are float32, so activations are best left
+    so."""
+    return dtype == torch.bfloat16 and _has_fbgemm(device) and not _has_fast_bfloat16()
+
+
+def _has_fbgemm(device: torch.device) -> bool:
+    return device.type == "cpu" and torch.backends.quantized.engine in ("fbgemm", "x86")
 
 
 @cache

@@ -13,11 +13,11 @@ import torch
 from mp13.engine.linear.base_weight import BaseWeight
 from mp13.engine.linear.delta import LinearDelta
 from mp13.engine.linear.lora_batch import Layout, LoraBatch
+from mp13.engine.linear.packed_lora import PackedLora
 
-# Packing costs about as much as it saves in so many steps. It pays for a few tokens; many share the cost of a plain
-# product's own packing.
+# Steps of few tokens gain from packed matrices, and packing costs as much as is gained in about ten of them.
+_FEW_TOKENS = 16
 _STEPS_BEFORE_PACKING = 8
-_FEW_TOKENS = 64
 
 
 class GatheredLora:
@@ -30,10 +30,7 @@ class GatheredLora:
         self, adapters: Sequence[Mapping[int, LinearDelta]], part_sizes: Sequence[int], base: BaseWeight
     ) -> None:
         self._base, self._part_sizes = base, list(part_sizes)
-        by_part = [
-            [(i, deltas[part]) for i, deltas in enumerate(adapters) if part in deltas]
-            for part in range(len(part_sizes))
-        ]
+        by_part = [[(i, d[part]) for i, d in enumerate(adapters) if part in d] for part in range(len(part_sizes))]
         a = [delta.a for found in by_part for _, delta in found]
         self._a = _side_by_side(a).T if a else None  # (in_features, columns)
         self._b = [_side_by_side([delta.b.T for _, delta in found]) if found else None for found in by_part]
@@ -42,8 +39,8 @@ class GatheredLora:
         gains = [(i, gain) for i, deltas in enumerate(adapters) if (gain := self._gain(deltas)) is not None]
         self._gains = torch.stack([gain for _, gain in gains]) if gains else None  # (adapters with one, out_features)
         self._gain_layout: Layout = tuple((i, 1) for i, _ in gains)
-        self._packed: tuple[BaseWeight, BaseWeight] | None = None
-        self._steps_until_packing = _STEPS_BEFORE_PACKING
+        self._packed: PackedLora | None = None
+        self._num_steps = 0  # of few tokens
 
     def add_to(self, y: torch.Tensor, x: torch.Tensor, lora: LoraBatch) -> None:
         """y += Σ weight * δ(x), in place. y: (T, out_features), the base's own; x: (T, in_features)"""
@@ -52,12 +49,12 @@ class GatheredLora:
         if self._a is None:
             return
         weights = lora.over(self._layout)
-        if x.shape[0] <= _FEW_TOKENS:
-            self._count_step()
+        if x.shape[0] <= _FEW_TOKENS and self._base.is_packed:
+            if self._num_steps < _STEPS_BEFORE_PACKING:
+                self._num_steps += 1
+                self._packed = self._pack(self._a) if self._num_steps == _STEPS_BEFORE_PACKING else None
             if self._packed is not None:
-                a, b = self._packed
-                h = a(x)
-                y.add_(b(h if weights is None else h.mul_(weights)))
+                self._packed.add_to(y, x, weights)
                 return
         h = torch.mm(x.to(self._a.dtype), self._a)  # (T, columns)
         if weights is not None:
@@ -67,17 +64,15 @@ class GatheredLora:
             if b_part is not None:
                 _add_product(y_part, h_part, b_part)
 
-    def _count_step(self) -> None:
-        self._steps_until_packing -= 1
-        if self._steps_until_packing == 0 and self._a is not None:
-            blocks = torch.zeros(sum(self._part_sizes), sum(self._columns), dtype=self._a.dtype, device=self._a.device)
-            for part, b in enumerate(self._b):
-                if b is not None:
-                    row, column = sum(self._part_sizes[:part]), sum(self._columns[:part])
-                    blocks[row : row + b.shape[1], column : column + b.shape[0]] = b.T
-            packed = self._base.pack(self._a.T), self._base.pack(blocks)
-            if packed[0] is not None and packed[1] is not None:
-                self._packed = packed[0], packed[1]
+    def _pack(self, a: torch.Tensor) -> PackedLora | None:
+        """B of all parts as one matrix, with blocks on its diagonal: one product costs less than one a part."""
+        blocks = a.new_zeros(sum(self._part_sizes), sum(self._columns))
+        row = column = 0
+        for b, num_rows, num_columns in zip(self._b, self._part_sizes, self._columns, strict=True):
+            if b is not None:
+                blocks[row : row + num_rows, column : column + num_columns] = b.T
+            row, column = row + num_rows, column + num_columns
+        return PackedLora(a.T, blocks) if PackedLora.can_hold(a, blocks) else None
 
     def _gain(self, deltas: Mapping[int, LinearDelta]) -> torch.Tensor | None:
         """(out_features,), 0 in parts that have none; None where no part has one."""

@@ -1,6 +1,7 @@
 """The resident adapters of one linear layer, each in a slot. What a step uses is gathered when it changes, and serves
 step after step: adapters that lie in other slots cost nothing."""
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -10,6 +11,8 @@ from mp13.engine.linear.delta import LinearDelta
 from mp13.engine.linear.gathered_lora import GatheredLora
 from mp13.engine.linear.lora_batch import LoraBatch
 
+_KEPT = 2  # gatherings: between two adapters, or one and their comparison, people go back and forth
+
 
 class LoraStack:
     """The linear's output may be packed from parts (q, k and v, say); each part has deltas of its own."""
@@ -18,7 +21,7 @@ class LoraStack:
         self._part_sizes = part_sizes
         self._base = base
         self._deltas: dict[int, dict[int, LinearDelta]] = {}  # slot -> part -> what it adds there
-        self._gathered: tuple[tuple[int, ...], GatheredLora] | None = None  # of which slots, and what lies in them
+        self._gathered: OrderedDict[tuple[int, ...], GatheredLora] = OrderedDict()  # by slots, the latest last
 
     def write(self, slot: int, deltas: Mapping[int, LinearDelta]) -> None:
         """Put an adapter into `slot`, in place of what was there. `deltas` maps a part to what it adds."""
@@ -29,12 +32,20 @@ class LoraStack:
 
     def erase(self, slot: int) -> None:
         self._deltas.pop(slot, None)
-        if self._gathered is not None and slot in self._gathered[0]:
-            self._gathered = None
+        for slots in [slots for slots in self._gathered if slot in slots]:
+            del self._gathered[slots]
 
     def add_to(self, y: torch.Tensor, x: torch.Tensor, lora: LoraBatch) -> None:
         """y += Σ weight * δ(x), in place. y: (T, out_features), the base's own; x: (T, in_features)"""
-        if self._gathered is None or self._gathered[0] != lora.slots:
-            adapters = [self._deltas.get(slot, {}) for slot in lora.slots]
-            self._gathered = lora.slots, GatheredLora(adapters, self._part_sizes, self._base)
-        self._gathered[1].add_to(y, x, lora)
+        self._gather(lora.slots).add_to(y, x, lora)
+
+    def _gather(self, slots: tuple[int, ...]) -> GatheredLora:
+        gathered = self._gathered.get(slots)
+        if gathered is None:
+            adapters = [self._deltas.get(slot, {}) for slot in slots]
+            gathered = self._gathered[slots] = GatheredLora(adapters, self._part_sizes, self._base)
+            if len(self._gathered) > _KEPT:
+                self._gathered.popitem(last=False)
+        else:
+            self._gathered.move_to_end(slots)
+        return gathered
