@@ -7,7 +7,6 @@ once, on prompts nobody has seen. Exits 0 whether or not a bar is met; the verdi
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from pathlib import Path
 import transformers
 from contestants import Ours, Peft
 from machine import environment
-from report import Bar, Series, as_json, judge, markdown, text_table
+from report import Bar, Series, add_output_options, put_out
 from workload import NUM_ADAPTERS, Prompts, starter, write_adapters
 
 BATCH, PROMPT, NEW, MESSAGE = 8, 64, 64, 20  # rows, and tokens of a prompt, an answer, a message
@@ -115,8 +114,7 @@ def names(length: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each (default 5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every value here")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here")
+    add_output_options(parser)
     options = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
@@ -131,14 +129,7 @@ def main() -> None:
         stay, bare, cold, warm = names(length)
         bars += [Bar(warm, stay, 1.1, at_least=False), Bar(cold, bare, 1.1, at_least=False)]
     series = [Series(name, "ms", tuple(values)) for name, values in bench.times.items()]
-    verdicts = judge(series, bars)
-
-    print(f"\nMedians of {options.rounds} rounds (min to max)\n{text_table(series)}\n")
-    print("\n".join(map(str, verdicts)))
-    if options.json:
-        options.json.write_text(json.dumps(as_json(series, verdicts, facts), indent=1) + "\n", encoding="utf-8")
-    if options.markdown:
-        options.markdown.write_text(markdown(series, verdicts, facts), encoding="utf-8")
+    put_out(series, bars, facts, options)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ tokens over the whole call, prompt included. Exits 0 whether or not a bar is met
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from pathlib import Path
 import transformers
 from contestants import Ours, Peft, Transformers
 from machine import environment
-from report import Bar, Series, as_json, judge, markdown, text_table
+from report import Bar, Series, add_output_options, put_out
 from switching import SWITCH_BARS, measure_switches
 from workload import NUM_ADAPTERS, Prompts, starter, write_adapters
 
@@ -81,8 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each contestant (default 5)")
     parser.add_argument("--quick", action="store_true", help="2 rounds of fewer tokens: shows that it runs, no more")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every value here")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here")
+    add_output_options(parser)
     options = parser.parse_args()
     sizes, rounds = (Sizes(new=16, history=128), 2) if options.quick else (Sizes(), options.rounds)
     transformers.utils.logging.disable_progress_bar()
@@ -97,14 +95,7 @@ def main() -> None:
     prompts = Prompts(theirs.model.config.vocab_size)
     series = measure_throughput(throughput_runs(theirs, peft, ours), prompts, sizes, rounds)
     series += measure_switches(peft, ours, prompts, sizes.history, rounds)
-    verdicts = judge(series, BARS + SWITCH_BARS)
-
-    print(f"\nMedians of {rounds} rounds (min to max)\n{text_table(series)}\n")
-    print("\n".join(map(str, verdicts)))
-    if options.json:
-        options.json.write_text(json.dumps(as_json(series, verdicts, facts), indent=1) + "\n", encoding="utf-8")
-    if options.markdown:
-        options.markdown.write_text(markdown(series, verdicts, facts), encoding="utf-8")
+    put_out(series, BARS + SWITCH_BARS, facts, options)
 
 
 if __name__ == "__main__":

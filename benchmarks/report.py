@@ -1,10 +1,13 @@
-"""Turns measured times into tables, ratios and verdicts. Plain data in, text out; runs nothing.
+"""Turns measured times into tables, ratios and verdicts, and puts them out. Measures nothing.
 
 A ratio is the median over rounds of one round's two measurements: they were taken next to each other, so what
 disturbed the machine in that round disturbed both.
 """
 
+import argparse
+import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -91,3 +94,20 @@ def as_json(series: list[Series], verdicts: list[Verdict], environment: dict[str
         "series": [asdict(s) | {"median": s.median} for s in series],
         "verdicts": [asdict(v) | {"ratio": v.ratio, "met": v.met} for v in verdicts],
     }
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """What `put_out` reads."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every value here")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here")
+
+
+def put_out(series: list[Series], bars: list[Bar], facts: dict[str, str], options: argparse.Namespace) -> None:
+    """Print the medians and verdicts, and write the files that `options` ask for."""
+    verdicts = judge(series, bars)
+    print(f"\nMedians of {len(series[0].values)} rounds (min to max)\n{text_table(series)}\n")
+    print("\n".join(map(str, verdicts)))
+    if options.json:
+        options.json.write_text(json.dumps(as_json(series, verdicts, facts), indent=1) + "\n", encoding="utf-8")
+    if options.markdown:
+        options.markdown.write_text(markdown(series, verdicts, facts), encoding="utf-8")
