@@ -1,7 +1,10 @@
 """What every test stands on: folders of its own, not the developer's; no model hub; the Hypothesis profile."""
 
 import os
+import shutil
 
+if shutil.which("nvidia-smi") is None:
+    os.environ["TRITON_INTERPRET"] = "1"  # kernels run in Triton's interpreter; read when they are imported
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are slower on many threads; read when torch is imported
 

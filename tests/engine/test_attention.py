@@ -2,10 +2,8 @@
 
 import json
 import math
-import random
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,99 +12,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mp13
-from mp13.engine.attention import reference, reference_backend, sdpa
-from mp13.engine.attention.metadata import AttentionMetadata, causal_mask
-from mp13.engine.attention.reference import attend, flash_attn_varlen_func, store_kvcache
-from mp13.engine.attention.registry import AttentionSpec, choose_attention
+from mp13.engine.attention import reference, sdpa
+from mp13.engine.attention.flash_attn import reference_attention
+from mp13.engine.attention.metadata import causal_mask
+from mp13.engine.attention.reference import attend, flash_attn_varlen_func, flash_attn_with_kvcache, store_kvcache
+from mp13.engine.attention.registry import AttentionSpec, PagedAttentionFunction
 from mp13.engine.execution.batch_tensors import BatchTensors, batch_tensors
 from mp13.engine.request import SamplingParams
 from mp13.engine.scheduling.batch import Batch, ScheduledSequence
 from mp13.engine.scheduling.sequence import Sequence
-from mp13.errors import UnsupportedError
-
-HEAD_DIM = 16
-
-
-def by_hand(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, window: int | None = None, softcap: float = 0.0
-) -> torch.Tensor:
-    """Causal attention of one sequence, number by number in float64. q: (m, heads, d); k, v: (n, KV heads, d)."""
-    (m, num_heads, _), (n, num_kv_heads, _) = q.shape, k.shape
-    out = torch.zeros(q.shape, dtype=torch.float64)
-    for i in range(m):
-        place = n - m + i
-        seen = [j for j in range(n) if j <= place and (window is None or place - j < window)]
-        for h in range(num_heads):
-            kv = h * num_kv_heads // num_heads
-            scores = [float(q[i, h].double() @ k[j, kv].double()) * scale for j in seen]
-            if softcap:
-                scores = [softcap * math.tanh(score / softcap) for score in scores]
-            weights = [math.exp(score - max(scores)) for score in scores]
-            out[i, h] = sum(w * v[j, kv].double() for w, j in zip(weights, seen, strict=True)) / sum(weights)
-    return out
-
-
-@dataclass
-class Packed:
-    """A step over a paged cache whose blocks lie in random order, with garbage wherever no sequence's token is."""
-
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    k_cache: torch.Tensor
-    v_cache: torch.Tensor
-    meta: AttentionMetadata
-    sequences: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]  # q, k, v of each, in the clear
-
-
-def packed(
-    lens: list[tuple[int, int]], *, heads: int = 4, kv_heads: int = 2, block_size: int = 4, seed: int = 0
-) -> Packed:
-    """`lens`: (new tokens, tokens in all) of each sequence. The new ones' K and V are not in the cache yet."""
-    generator = torch.Generator().manual_seed(seed)
-    lens = sorted(lens, key=lambda pair: pair[0] > 1)
-    counts = [-(-context // block_size) + seed % 2 for _, context in lens]  # sometimes a block more than is filled
-    order = random.Random(seed).sample(range(sum(counts) + 3), sum(counts))
-    tables = [[order.pop() for _ in range(count)] for count in counts]
-    k_cache, v_cache = (torch.full((sum(counts) + 3, block_size, kv_heads, HEAD_DIM), 50.0) for _ in range(2))
-    sequences, slots = [], []
-    for (new, context), table in zip(lens, tables, strict=True):
-        q = torch.randn(new, heads, HEAD_DIM, generator=generator)
-        k, v = (torch.randn(context, kv_heads, HEAD_DIM, generator=generator) for _ in range(2))
-        sequences.append((q, k, v))
-        places = [table[p // block_size] * block_size + p % block_size for p in range(context)]
-        for place, key, value in zip(places[: context - new], k, v, strict=False):
-            k_cache[place // block_size, place % block_size] = key
-            v_cache[place // block_size, place % block_size] = value
-        slots += places[context - new :]
-    widest = max(counts)
-    meta = AttentionMetadata(
-        query_lens=[new for new, _ in lens],
-        context_lens=[context for _, context in lens],
-        slot_mapping=torch.tensor(slots),
-        block_tables=torch.tensor([table + table[:1] * (widest - len(table)) for table in tables]),
-        block_size=block_size,
-    )
-    new_k, new_v = (torch.cat([s[i][len(s[i]) - len(s[0]) :] for s in sequences]) for i in (1, 2))
-    return Packed(torch.cat([s[0] for s in sequences]), new_k, new_v, k_cache, v_cache, meta, sequences)
-
-
-def run(step: Packed, backend: object, spec: AttentionSpec) -> torch.Tensor:
-    store_kvcache(step.k, step.v, step.k_cache, step.v_cache, step.meta.slot_mapping)
-    out: torch.Tensor = backend.paged_attention(step.q, step.k_cache, step.v_cache, spec, step.meta)  # type: ignore[attr-defined]
-    assert out.shape == step.q.shape
-    return out
-
+from tests.engine.attention_cases import HEAD_DIM, LENS, by_hand, packed, relative_error, run
 
 RAGGED = [(1, 1), (1, 9), (7, 7), (3, 8), (1, 4), (5, 17)]
-ALL_BACKENDS = pytest.mark.parametrize("backend", [reference_backend, sdpa], ids=["reference", "sdpa"])
+ALL_BACKENDS = pytest.mark.parametrize(
+    "backend", [reference_attention, sdpa.paged_attention], ids=["reference", "sdpa"]
+)
 
 
 @ALL_BACKENDS
 @pytest.mark.parametrize("window", [None, 1, 3, 8, 100])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (6, 1)])
 def test_decodes_and_prefills_of_one_step_equal_the_loop(
-    backend: object, window: int | None, heads: int, kv_heads: int
+    backend: PagedAttentionFunction, window: int | None, heads: int, kv_heads: int
 ) -> None:
     step = packed(RAGGED, heads=heads, kv_heads=kv_heads)
     out = run(step, backend, AttentionSpec(scale=0.3, window=window))
@@ -119,26 +46,23 @@ def test_decodes_and_prefills_of_one_step_equal_the_loop(
 def test_each_path_of_sdpa_alone_equals_the_loop(lens: list[tuple[int, int]], window: int | None) -> None:
     step = packed(lens)
     expected = torch.cat([by_hand(q, k, v, 0.25, window) for q, k, v in step.sequences])
-    out = run(step, sdpa, AttentionSpec(scale=0.25, window=window))
+    out = run(step, sdpa.paged_attention, AttentionSpec(scale=0.25, window=window))
     torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_reference_caps_scores() -> None:
     step = packed(RAGGED)
-    out = run(step, reference_backend, AttentionSpec(scale=2.0, softcap=1.5))
+    out = run(step, reference_attention, AttentionSpec(scale=2.0, softcap=1.5))
     expected = torch.cat([by_hand(q, k, v, 2.0, softcap=1.5) for q, k, v in step.sequences])
     torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=1e-5)
 
 
-lengths = st.tuples(st.integers(1, 12), st.integers(0, 20)).map(lambda pair: (pair[0], pair[0] + pair[1]))
-
-
 @settings(max_examples=60)
 @given(
-    lens=st.lists(st.one_of(lengths, st.integers(1, 30).map(lambda n: (1, n))), min_size=1, max_size=6),
+    lens=LENS,
     window=st.none() | st.integers(1, 40),
-    heads=st.sampled_from([(1, 1), (4, 2), (6, 3), (9, 3)]),
-    block_size=st.sampled_from([1, 2, 5, 16]),
+    heads=st.sampled_from([(1, 1), (4, 2), (6, 3), (9, 3), (8, 1)]),
+    block_size=st.sampled_from([1, 2, 5, 8, 16, 256]),
     seed=st.integers(0, 1000),
 )
 def test_sdpa_equals_the_reference_over_any_layout(
@@ -146,8 +70,9 @@ def test_sdpa_equals_the_reference_over_any_layout(
 ) -> None:
     step = packed(lens, heads=heads[0], kv_heads=heads[1], block_size=block_size, seed=seed)
     spec = AttentionSpec(scale=HEAD_DIM**-0.5, window=window)
-    expected = run(step, reference_backend, spec)
-    torch.testing.assert_close(run(step, sdpa, spec), expected, atol=1e-5, rtol=1e-5)
+    expected = run(step, reference_attention, spec)
+    torch.testing.assert_close(run(step, sdpa.paged_attention, spec), expected, atol=1e-5, rtol=1e-5)
+    assert relative_error(run(step.to(torch.bfloat16), sdpa.paged_attention, spec), expected) <= 2e-2
 
 
 def decode(num_tokens: int, table: list[int]) -> BatchTensors:
@@ -170,7 +95,7 @@ def test_a_lone_decode_reads_a_run_of_blocks_as_it_reads_any_others(num_tokens: 
         for cache in (k_cache, v_cache):  # the same content wherever the blocks lie
             cache[table] = cache[[5, 6, 7][: len(table)]].clone()
         outs.append(sdpa.paged_attention(q, k_cache, v_cache, spec, meta))
-        torch.testing.assert_close(outs[-1], reference_backend.paged_attention(q, k_cache, v_cache, spec, meta))
+        torch.testing.assert_close(outs[-1], reference_attention(q, k_cache, v_cache, spec, meta))
     torch.testing.assert_close(outs[0], outs[1])
 
 
@@ -190,7 +115,7 @@ def test_the_tensors_of_a_step_say_where_its_tokens_go() -> None:
 
 
 @ALL_BACKENDS
-def test_what_other_sequences_hold_in_their_blocks_changes_nothing(backend: object) -> None:
+def test_what_other_sequences_hold_in_their_blocks_changes_nothing(backend: PagedAttentionFunction) -> None:
     """A sequence that went wrong may leave NaN in its blocks; nobody else may read them, padding included."""
     lens = [(1, 9), (1, 2), (3, 6), (1, 5)]
     spec = AttentionSpec(scale=0.3)
@@ -246,6 +171,40 @@ def test_packed_keys_and_paged_keys_give_the_same() -> None:
     torch.testing.assert_close(plain.double(), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("window", "softcap"), [(None, 0.0), (3, 0.0), (None, 1.5)])
+def test_new_keys_are_put_into_the_cache_and_attended_to_at_once(window: int | None, softcap: float) -> None:
+    """As in flash-attn: one call appends in place and attends, over a plain cache and over a paged one."""
+    lens, new = torch.tensor([5, 2]), 3
+    q, k, v = torch.randn(2, new, 4, HEAD_DIM), torch.randn(2, new, 2, HEAD_DIM), torch.randn(2, new, 2, HEAD_DIM)
+    past_k, past_v = torch.randn(2, 12, 2, HEAD_DIM), torch.randn(2, 12, 2, HEAD_DIM)
+    options = {"softmax_scale": 0.3, "causal": True, "softcap": softcap}
+    options["window_size"] = (-1, -1) if window is None else (window - 1, 0)
+    expected = []
+    for i, n in enumerate(lens.tolist()):
+        keys, values = torch.cat([past_k[i, :n], k[i]]), torch.cat([past_v[i, :n], v[i]])
+        expected.append(by_hand(q[i], keys, values, 0.3, window, softcap))
+
+    plain_k, plain_v = past_k.clone(), past_v.clone()
+    plain = flash_attn_with_kvcache(q, plain_k, plain_v, k, v, cache_seqlens=lens, **options)
+    torch.testing.assert_close(plain.double(), torch.stack(expected), atol=1e-5, rtol=1e-5)
+    assert torch.equal(plain_k[0, 5:8], k[0]) and torch.equal(plain_v[1, 2:5], v[1])
+    assert torch.equal(plain_k[0, 8:], past_k[0, 8:])
+
+    table = torch.tensor([[4, 1, 0], [2, 5, 3]], dtype=torch.int32)
+    paged_k, paged_v = torch.zeros(6, 4, 2, HEAD_DIM), torch.zeros(6, 4, 2, HEAD_DIM)
+    for i in range(2):
+        paged_k[table[i].long()], paged_v[table[i].long()] = past_k[i].view(3, 4, 2, -1), past_v[i].view(3, 4, 2, -1)
+    paged = flash_attn_with_kvcache(q, paged_k, paged_v, k, v, cache_seqlens=lens, block_table=table, **options)
+    assert torch.equal(paged, plain)
+    assert torch.equal(paged_k[table[0].long()].flatten(0, 1), plain_k[0])
+
+
+def test_without_a_length_the_whole_cache_is_seen() -> None:
+    q, k, v = torch.randn(1, 1, 2, HEAD_DIM), torch.randn(1, 6, 2, HEAD_DIM), torch.randn(1, 6, 2, HEAD_DIM)
+    assert torch.equal(flash_attn_with_kvcache(q, k, v), flash_attn_with_kvcache(q, k, v, cache_seqlens=6))
+    assert not torch.equal(flash_attn_with_kvcache(q, k, v), flash_attn_with_kvcache(q, k, v, cache_seqlens=5))
+
+
 def test_without_causal_a_query_sees_both_sides_of_its_window() -> None:
     q, k, v = torch.randn(5, 1, 8), torch.randn(5, 1, 8), torch.eye(5)[:, None]
     seen = attend(q, k, v, window_size=(1, 2))[:, 0] > 0
@@ -276,14 +235,3 @@ def test_the_readable_attention_can_be_imported_without_the_engine() -> None:
     packages = ["mp13", "mp13.engine", "mp13.engine.attention", "mp13.engine.attention.reference"]
     assert json.loads(result.stdout) == packages, result.stderr
     assert Path(reference.__file__).read_text().count("import ") == 2  # math and torch
-
-
-def test_auto_says_why_it_chose() -> None:
-    assert (choose_attention("auto", needs_softcap=False).name, choose_attention("auto", needs_softcap=True).name) == (
-        "sdpa",
-        "reference",
-    )
-    assert "caps" in choose_attention("auto", needs_softcap=True).reason
-    assert choose_attention("reference", needs_softcap=True).function is reference_backend.paged_attention
-    with pytest.raises(UnsupportedError, match="'sdpa' cannot cap"):
-        choose_attention("sdpa", needs_softcap=True)

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoConfig
 
-from mp13.engine.models.support import choose_impl, needs_softcap
+from mp13.engine.models.support import attention_need, choose_impl
 from mp13.errors import ModelError
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -47,5 +48,10 @@ def test_the_implementation_is_chosen_with_a_reason() -> None:
     )
     with pytest.raises(ModelError, match=r"model_impl = 'native' cannot run this model: .*'gemma2'.*choose 'auto'"):
         choose_impl(gemma2, "native")
-    assert needs_softcap(gemma2)
-    assert not needs_softcap(llama)
+
+
+def test_what_a_model_asks_of_its_attention_is_read_from_its_configuration() -> None:
+    llama = attention_need(AutoConfig.for_model("llama"), torch.device("cpu"), torch.float32, 16)
+    gemma2 = attention_need(AutoConfig.for_model("gemma2"), torch.device("cpu"), torch.bfloat16, 32)
+    assert (llama.head_dim, llama.softcap, llama.block_size) == (128, False, 16)
+    assert (gemma2.head_dim, gemma2.softcap, gemma2.dtype) == (256, True, torch.bfloat16)

@@ -55,11 +55,8 @@ def test_a_model_must_be_named(model: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [
-        ("quantization", "hqq-4bit"), ("tensor_parallel_size", 2),
-        ("attn_implementation", "flash_attention_2"), ("attn_implementation", "triton"),
-    ],
-)  # fmt: skip
+    [("quantization", "hqq-4bit"), ("tensor_parallel_size", 2)],
+)
 def test_a_known_value_whose_feature_has_not_landed_says_so_and_what_to_choose(name: str, value: Any) -> None:
     with pytest.raises(UnsupportedError, match=f"{name} = .*is not supported yet; choose "):
         config(**{name: value})

@@ -82,8 +82,7 @@ class EngineConfig:
             ("kv_policy", ("exact", "keep")),
         ):  # fmt: skip
             self._require(getattr(self, name) in known, name, f"one of {', '.join(known)}")
-        for name, landed in (("quantization", ("none",)), ("tensor_parallel_size", (1,)),
-                             ("attn_implementation", ("auto", "sdpa", "reference"))):  # fmt: skip
+        for name, landed in (("quantization", ("none",)), ("tensor_parallel_size", (1,))):
             if getattr(self, name) not in landed:
                 choices = ", ".join(map(str, landed))
                 raise UnsupportedError(f"{name} = {getattr(self, name)!r} is not supported yet; choose {choices}")

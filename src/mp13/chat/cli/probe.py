@@ -19,7 +19,7 @@ def probe() -> dict[str, Any]:
         found["cpu"] = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
         if torch.cuda.is_available():
             found["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        found["attention"] = _attention()
+        found["attention"] = _attention(torch)
     return found
 
 
@@ -31,17 +31,10 @@ def _imported(name: str) -> tuple[str, str]:
         return "", f"{type(error).__name__}: {error}"
 
 
-def _attention() -> list[str]:
-    config = import_module("mp13.engine.config")
-    choose = import_module("mp13.engine.attention.registry").choose_attention
-    running = []
-    for name in config.ATTENTION_NAMES:
-        try:
-            config.EngineConfig(model="any", attn_implementation=name)
-            running.append(choose(name, needs_softcap=False).name)
-        except Exception:  # whatever keeps it from loading keeps it from running
-            continue
-    return sorted(set(running))
+def _attention(torch: Any) -> list[str]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    backends = import_module("mp13.engine.attention.registry").available(device)
+    return sorted(name for name, reason in backends if reason is None)
 
 
 if __name__ == "__main__":

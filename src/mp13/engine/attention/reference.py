@@ -1,7 +1,7 @@
 """Attention in plain PyTorch, written to be read. The oracle for every other backend; importable alone.
 
-`flash_attn_varlen_func` and `store_kvcache` have the signatures of the flash-attn library and of vLLM's cache writer,
-so what is learned here is what the fast kernels compute.
+`flash_attn_varlen_func` and `flash_attn_with_kvcache` have the signatures of the flash-attn library, `store_kvcache`
+that of vLLM's cache writer, so what is learned here is what the fast kernels compute.
 """
 
 import math
@@ -66,6 +66,50 @@ def flash_attn_varlen_func(
         queries = q[starts_q[i] : starts_q[i + 1]]
         outputs.append(attend(queries, keys, values, softmax_scale, causal, window_size, softcap))
     return torch.cat(outputs)
+
+
+def flash_attn_with_kvcache(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    k: torch.Tensor | None = None,
+    v: torch.Tensor | None = None,
+    *,
+    cache_seqlens: torch.Tensor | int | None = None,
+    block_table: torch.Tensor | None = None,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+) -> torch.Tensor:
+    """Attention of the same number of new tokens in each sequence over its cached keys and values: a decode step.
+
+    Args:
+        q: (B, m, num_heads, head_dim).
+        k_cache, v_cache: (B, max_len, num_kv_heads, head_dim), or with `block_table` (B, max_blocks) the paged cache
+            (num_blocks, block_size, num_kv_heads, head_dim).
+        k, v: (B, m_new, num_kv_heads, head_dim), first written into the cache, in place, behind `cache_seqlens`.
+        cache_seqlens: (B,) or one for all, how many keys of each sequence are in the cache; None is all of it.
+        causal, window_size, softcap: as in `flash_attn_varlen_func`.
+
+    Returns (B, m, num_heads, head_dim).
+    """
+    block_size = k_cache.shape[1]
+    room = block_size if block_table is None else block_size * block_table.shape[1]
+    lens = torch.as_tensor(room if cache_seqlens is None else cache_seqlens).expand(len(q)).tolist()
+    # A cache that is not paged is one with a single block a sequence.
+    table = torch.arange(len(q), device=q.device)[:, None] if block_table is None else block_table.long()
+    outputs = []
+    for i, (blocks, num_cached) in enumerate(zip(table, lens, strict=True)):
+        if k is not None and v is not None:
+            places = torch.arange(num_cached, num_cached + k.shape[1], device=q.device)
+            slots = blocks[places // block_size] * block_size + places % block_size
+            store_kvcache(k[i], v[i], k_cache, v_cache, slots)
+            num_cached += k.shape[1]
+        blocks = blocks[: -(-num_cached // block_size)]
+        keys, values = k_cache[blocks].flatten(0, 1)[:num_cached], v_cache[blocks].flatten(0, 1)[:num_cached]
+        outputs.append(attend(q[i], keys, values, softmax_scale, causal, window_size, softcap))
+    return torch.stack(outputs)
 
 
 def attend(

@@ -1,8 +1,12 @@
-"""Attention backends by name, and the choice `auto` makes. A backend is one function over the paged cache."""
+"""Attention backends by name: what each can compute and where, and the choice that `auto` makes.
+
+A backend is one function over the paged cache. Its module, and the library behind it, are imported when it is chosen.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 
@@ -24,8 +28,16 @@ PagedAttentionFunction = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor, AttentionSpec, AttentionMetadata], torch.Tensor
 ]
 
-_BACKENDS = {"reference": "mp13.engine.attention.reference_backend", "sdpa": "mp13.engine.attention.sdpa"}
-_WITHOUT_SOFTCAP = {"sdpa"}
+
+@dataclass(frozen=True)
+class AttentionNeed:
+    """What a model, on a device and with a cache, asks of its attention. `dtype` is that of queries and cache."""
+
+    device: torch.device
+    dtype: torch.dtype
+    head_dim: int
+    block_size: int
+    softcap: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,20 +47,134 @@ class AttentionChoice:
     function: PagedAttentionFunction
 
 
-def choose_attention(name: str, *, needs_softcap: bool) -> AttentionChoice:
+@dataclass(frozen=True)
+class _Backend:
+    """`function` is its module in this package and its name there; None in a limit is no limit."""
+
+    function: str
+    packages: tuple[str, ...] = ()  # one of them has to be there
+    install: str = ""
+    capability: tuple[int, int] | None = None  # the least CUDA compute capability; without one, any device will do
+    dtypes: tuple[torch.dtype, ...] | None = None
+    head_dims: tuple[int, ...] | None = None
+    block_multiple: int = 1
+    softcap: bool = True
+
+
+_HALF = (torch.float16, torch.bfloat16)
+_EIGHTS = tuple(range(8, 257, 8))
+_BACKENDS = {
+    "flash_attention_3": _Backend(
+        "flash_attn.flash_attention_3", ("flash_attn_interface",),
+        "build it from the folder `hopper` of the flash-attention repository, as INSTALL.md says",
+        capability=(9, 0), dtypes=_HALF, head_dims=_EIGHTS,
+    ),
+    "flash_attention_2": _Backend(
+        "flash_attn.flash_attention_2", ("flash_attn",),
+        'pip install --no-build-isolation "flash-attn>=2.8.3,<3"',
+        capability=(8, 0), dtypes=_HALF, head_dims=_EIGHTS, block_multiple=256,
+    ),
+    "triton": _Backend(
+        "triton.paged_attention", ("triton",), 'pip install "mp13[triton]"',
+        capability=(8, 0), dtypes=_HALF, head_dims=tuple(range(16, 257)),
+    ),
+    "flash_attention_4": _Backend(
+        "flash_attn.flash_attention_4", ("flash_attn.cute",), 'pip install "flash-attn-4[cu13]"',
+        capability=(9, 0), dtypes=_HALF, head_dims=_EIGHTS,
+    ),
+    "xformers": _Backend(
+        "xformers.paged_attention", ("xformers",), 'pip install "mp13[xformers]"',
+        capability=(8, 0), dtypes=_HALF, head_dims=(16, 32, 64, 128, 256), block_multiple=64, softcap=False,
+    ),
+    "sdpa": _Backend("sdpa.paged_attention", softcap=False),
+    "reference": _Backend("flash_attn.reference_attention"),
+}  # fmt: skip
+_AUTO = ("flash_attention_3", "flash_attention_2", "triton", "sdpa", "reference")  # on an H100 in order of speed
+
+
+def choose_attention(name: str, need: AttentionNeed) -> AttentionChoice:
     """The backend called `name`; for "auto", the fastest that computes what the model needs.
 
     Raises:
-        UnsupportedError: the named backend cannot compute this model's attention.
+        UnsupportedError: the named backend cannot run here, or cannot compute this model's attention.
     """
-    reason = "chosen by the settings"
-    if name == "auto":
-        name, reason = ("reference", "the model caps its attention scores, which SDPA cannot") if needs_softcap else (
-            "sdpa", "torch's own fused attention"
-        )  # fmt: skip
-    elif needs_softcap and name in _WITHOUT_SOFTCAP:
-        raise UnsupportedError(
-            f"attn_implementation = {name!r} cannot cap attention scores, which this model needs; "
-            "choose 'reference' or 'auto'"
-        )
-    return AttentionChoice(name, reason, import_module(_BACKENDS[name]).paged_attention)
+    if name != "auto":
+        if (reason := why_not(name, need)) is not None:
+            raise UnsupportedError(f"attn_implementation = {name!r} cannot be used: {reason}, or choose 'auto'")
+        return AttentionChoice(name, "chosen by the settings", _function(name))
+    passed_over = []
+    for candidate in _AUTO[:-1]:
+        if (reason := why_not(candidate, need)) is None:
+            break
+        if need.device.type == "cuda" or _BACKENDS[candidate].capability is None:  # else it goes without saying
+            passed_over.append(f"{candidate}: {reason.partition(';')[0]}")
+    else:
+        candidate = _AUTO[-1]
+    others = f" ({'; '.join(passed_over)})" if passed_over else ""
+    return AttentionChoice(candidate, f"the fastest that runs here{others}", _function(candidate))
+
+
+def why_not(name: str, need: AttentionNeed) -> str | None:
+    """Why the backend called `name` cannot do what is needed, and the fix; None where it can. Loads no weights."""
+    backend = _BACKENDS[name]
+    if (reason := _not_here(backend, need.device)) is not None:
+        return reason
+    if backend.dtypes and need.dtype not in backend.dtypes:
+        known = " and ".join(_dtype_name(dtype) for dtype in backend.dtypes)
+        return f"it computes in {known} only, not {_dtype_name(need.dtype)}; set dtype = 'bfloat16'"
+    if backend.head_dims and need.head_dim not in backend.head_dims:
+        return f"it has no kernel for heads of {need.head_dim} dimensions; choose 'sdpa'"
+    if need.softcap and not backend.softcap:
+        return "it cannot cap attention scores, which this model needs; choose 'triton' on a GPU, else 'reference'"
+    if need.block_size % backend.block_multiple:
+        fix = f"set block_size = {backend.block_multiple}"
+        return f"its cache blocks hold a multiple of {backend.block_multiple} tokens, not {need.block_size}; {fix}"
+    return _not_importable(backend)
+
+
+def available(device: torch.device) -> list[tuple[str, str | None]]:
+    """Every backend with None if it runs on `device`, else why not. For a model of the usual kind."""
+    need = AttentionNeed(device, torch.bfloat16, head_dim=128, block_size=256)
+    return [(name, why_not(name, need)) for name in _BACKENDS]
+
+
+def _not_here(backend: _Backend, device: torch.device) -> str | None:
+    if backend.capability is not None:
+        if device.type != "cuda":
+            return f"it needs an NVIDIA GPU, and the device is {device.type}; choose 'sdpa'"
+        capability = torch.cuda.get_device_capability(device)
+        if capability < backend.capability:
+            least, here = (".".join(map(str, version)) for version in (backend.capability, capability))
+            return f"it needs a GPU of compute capability {least}, and this one has {here}; choose 'sdpa'"
+    if backend.packages and not any(_is_installed(package) for package in backend.packages):
+        return f"{backend.packages[0].partition('.')[0]} is not installed; {backend.install}"
+    return None
+
+
+def _is_installed(package: str) -> bool:
+    """Without importing more of it than its parent."""
+    try:
+        return find_spec(package) is not None
+    except ImportError:
+        return False
+
+
+def _not_importable(backend: _Backend) -> str | None:
+    """A package built for another torch or CUDA is there, and fails when it is imported."""
+    for package in backend.packages:
+        try:
+            import_module(package)
+        except Exception as error:  # whatever a broken build raises
+            first_line = str(error).strip().partition("\n")[0]
+            return f"{package} does not work with this torch ({type(error).__name__}: {first_line}); {backend.install}"
+    return None
+
+
+def _function(name: str) -> PagedAttentionFunction:
+    module, _, function = _BACKENDS[name].function.partition(".")
+    found: PagedAttentionFunction = getattr(import_module(f"mp13.engine.attention.{module}"), function)
+    return found
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -37,7 +37,7 @@ def batch_tensors(batch: Batch, block_size: int, device: torch.device) -> BatchT
         query_lens=[row.num_new_tokens for row in batch.rows],
         context_lens=[row.seq.num_computed_tokens + row.num_new_tokens for row in batch.rows],
         slot_mapping=ints[2],
-        block_tables=torch.tensor(tables, device=device),
+        block_tables=torch.tensor(tables, dtype=torch.int32, device=device),
         block_size=block_size,
         first_of_run=_first_of_run(batch),
     )

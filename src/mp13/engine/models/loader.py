@@ -15,7 +15,7 @@ from mp13.engine.linear.base_weight import packs
 from mp13.engine.models.decoder import Decoder
 from mp13.engine.models.decoder_config import decoder_config
 from mp13.engine.models.interface import CausalModel
-from mp13.engine.models.support import choose_impl, needs_softcap
+from mp13.engine.models.support import attention_need, choose_impl
 from mp13.engine.models.weights import Checkpoint, OnProgress, model_folder
 from mp13.errors import ConfigError, ModelError
 
@@ -53,15 +53,15 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
     device = choose_device(config.device)
     dtype = _choose_dtype(config.dtype, text_config, device)
     impl, impl_reason = choose_impl(hf_config, config.model_impl)
-    attention = choose_attention(config.attn_implementation, needs_softcap=needs_softcap(hf_config))
+    activation_dtype = torch.float32 if impl == "native" and packs(dtype, device) else dtype
+    need = attention_need(hf_config, device, activation_dtype, config.block_size)
+    attention = choose_attention(config.attn_implementation, need)
     context = StepContext()
     model: CausalModel
-    activation_dtype = dtype
     notes = [f"model_impl {impl}: {impl_reason}", f"attention {attention.name}: {attention.reason}"]
+    if activation_dtype != dtype:
+        notes.append("arithmetic float32: this CPU has no bfloat16 instructions; the weights stay at 16 bits")
     if impl == "native":
-        if packs(dtype, device):
-            activation_dtype = torch.float32
-            notes.append("arithmetic float32: this CPU has no bfloat16 instructions; the weights stay at 16 bits")
         with Checkpoint(folder, dtype, device, on_progress) as checkpoint:
             model = Decoder(decoder_config(hf_config), checkpoint.read, activation_dtype, attention.function, context)
     else:
@@ -69,7 +69,7 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
 
         on_progress("weights", None)
         model = TransformersModel.load(
-            folder, hf_config, dtype, device, attention.function, context, config.trust_remote_code
+            folder, hf_config, dtype, device, attention.function, context, config.block_size, config.trust_remote_code
         )
     return LoadedModel(
         model=model,

@@ -19,8 +19,7 @@ from mp13.errors import ModelError
 if TYPE_CHECKING:
     from mp13.engine.models.transformers_bridge import TransformersModel
 
-_BLOCK_SIZE = 16
-_LENS = (19, 6)  # tokens of the two prompts; the first crosses a block
+_LENS = (19, 6)  # tokens of the two prompts; the first crosses a block of 16
 _BLOCKS = ((2, 0), (1, 0))  # where they lie in the cache (the last is padding)
 # Relative error of the logits that rounding explains: of float32, or of 8 to 11 bits through many layers. Attention
 # that goes wrong is far beyond both.
@@ -29,7 +28,7 @@ _TOLERANCE, _TOLERANCE_HALF = 1e-3, 0.25
 
 @torch.inference_mode()
 def self_check(
-    bridge: "TransformersModel", context: StepContext, linears: dict[str, AdaptedLinear]
+    bridge: "TransformersModel", context: StepContext, linears: dict[str, AdaptedLinear], block_size: int
 ) -> dict[str, AdaptedLinear]:
     """Returns those of `linears` that see every token of a step, in order (the head: every token whose logits are
     wanted): only there may an adapter sit.
@@ -42,10 +41,10 @@ def self_check(
     first_id, vocab_size = 10, model.config.get_text_config().vocab_size
     texts = [torch.arange(n + 1, device=device) * 31 % min(vocab_size - first_id, 1000) + first_id for n in _LENS]
 
-    with _scratch_cache(bridge, context, dtype, device):
+    with _scratch_cache(bridge, context, block_size):
         with _watch(linears) as whole:
-            prefill = _run(bridge, context, [text[:-1] for text in texts], starts=[0, 0])
-        decode = _run(bridge, context, [text[-1:] for text in texts], starts=list(_LENS))
+            prefill = _run(bridge, context, [text[:-1] for text in texts], [0, 0], block_size)
+        decode = _run(bridge, context, [text[-1:] for text in texts], list(_LENS), block_size)
     ours = torch.stack([prefill, decode], 1).float()  # (2 texts, 2 places, vocab_size)
 
     implementation = model.config._attn_implementation
@@ -57,7 +56,11 @@ def self_check(
 
 
 def _run(
-    bridge: "TransformersModel", context: StepContext, texts: list[torch.Tensor], starts: list[int]
+    bridge: "TransformersModel",
+    context: StepContext,
+    texts: list[torch.Tensor],
+    starts: list[int],
+    block_size: int,
 ) -> torch.Tensor:
     """One packed step of `texts`, which begin at `starts`; logits after each, (2, vocab_size)."""
     device = texts[0].device
@@ -65,14 +68,14 @@ def _run(
         torch.arange(start, start + len(text), device=device) for text, start in zip(texts, starts, strict=True)
     ]
     tables = torch.tensor(_BLOCKS, device=device)
-    slots = [tables[i][p // _BLOCK_SIZE] * _BLOCK_SIZE + p % _BLOCK_SIZE for i, p in enumerate(positions)]
+    slots = [tables[i][p // block_size] * block_size + p % block_size for i, p in enumerate(positions)]
     lens = [len(text) for text in texts]
     context.attention = AttentionMetadata(
         query_lens=lens,
         context_lens=[start + n for start, n in zip(starts, lens, strict=True)],
         slot_mapping=torch.cat(slots),
-        block_tables=tables,
-        block_size=_BLOCK_SIZE,
+        block_tables=tables.int(),
+        block_size=block_size,
     )
     rows = torch.tensor(lens, device=device).cumsum(0) - 1
     logits: torch.Tensor = bridge(torch.cat(texts), torch.cat(positions), rows)
@@ -80,12 +83,10 @@ def _run(
 
 
 @contextmanager
-def _scratch_cache(
-    bridge: "TransformersModel", context: StepContext, dtype: torch.dtype, device: torch.device
-) -> Iterator[None]:
+def _scratch_cache(bridge: "TransformersModel", context: StepContext, block_size: int) -> Iterator[None]:
     shape = bridge.cache_shape
-    size = (2, shape.num_layers, 3, _BLOCK_SIZE, shape.num_kv_heads, shape.head_dim)
-    k_cache, v_cache = torch.zeros(size, dtype=dtype, device=device)
+    size = (2, shape.num_layers, 3, block_size, shape.num_kv_heads, shape.head_dim)
+    k_cache, v_cache = torch.zeros(size, dtype=bridge.model.dtype, device=bridge.model.device)
     before = context.k_cache, context.v_cache, context.attention, context.lora
     context.k_cache, context.v_cache, context.lora = k_cache.unbind(), v_cache.unbind(), None
     try:

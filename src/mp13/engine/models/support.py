@@ -6,6 +6,9 @@ What a configuration cannot tell (does the model call our attention?) the self-c
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import torch
+
+from mp13.engine.attention.registry import AttentionNeed
 from mp13.engine.models.decoder_config import why_not_native
 from mp13.errors import ModelError
 
@@ -28,6 +31,13 @@ def choose_impl(config: Any, requested: str) -> tuple[ModelImpl, str]:
     if (reason := why_not_transformers(config)) is not None:
         raise ModelError(f"model type {config.model_type!r} cannot run here: {reason}; choose another model")
     return "transformers", not_native or "chosen by the settings"
+
+
+def attention_need(config: Any, device: torch.device, dtype: torch.dtype, block_size: int) -> AttentionNeed:
+    """What the model of `config` asks of its attention, as far as its configuration tells."""
+    text = config.get_text_config()
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return AttentionNeed(device, dtype, head_dim, block_size, softcap=needs_softcap(config))
 
 
 def needs_softcap(config: Any) -> bool:

@@ -50,7 +50,9 @@ class TransformersModel(nn.Module):
         ModelError: the model does not run on our attention, cache and linears as it does on its own.
     """
 
-    def __init__(self, model: PreTrainedModel, attend: PagedAttentionFunction, context: StepContext) -> None:
+    def __init__(
+        self, model: PreTrainedModel, attend: PagedAttentionFunction, context: StepContext, block_size: int = 16
+    ) -> None:
         super().__init__()
         self.model = model
         self._keeps_rows = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -61,7 +63,7 @@ class TransformersModel(nn.Module):
                 layer.module.mp13_attention = PagedAttention(layer.layer_idx, layer.spec, attend, context)
             linears = _adapt_linears(model, context, head_of_rows=self._keeps_rows)
             set_attention(model, _ATTENTION)
-            whole = self_check(self, context, linears)
+            whole = self_check(self, context, linears, block_size)
         except Exception as error:
             reason = str(error) if isinstance(error, Mp13Error) else _first_line(error)
             kind = model.config.model_type
@@ -77,6 +79,7 @@ class TransformersModel(nn.Module):
         device: torch.device,
         attend: PagedAttentionFunction,
         context: StepContext,
+        block_size: int = 16,
         trust_remote_code: bool = False,
     ) -> "TransformersModel":
         """Read the model of Hugging Face configuration `config` from `folder`. Only safetensors are read, no pickle.
@@ -105,7 +108,7 @@ class TransformersModel(nn.Module):
             raise ModelError(
                 f"the model in {folder} lacks {len(missing)} weights, {missing[0]!r} among them; download it again"
             )
-        return cls(model.eval().requires_grad_(False), attend, context)
+        return cls(model.eval().requires_grad_(False), attend, context, block_size)
 
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """input_ids, positions: (T,); rows: (R,), the tokens whose logits are wanted -> (R, vocab_size)"""
