@@ -18,6 +18,7 @@ def environment() -> dict[str, str]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": shlex.join(["python", *sys.argv]),
         "processor": f"{_processor()}, {os.cpu_count()} CPUs, torch uses {torch.backends.cpu.get_cpu_capability()}",
+        **({"GPU": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "threads": str(torch.get_num_threads()),
         "load at start": f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown",
         "versions": ", ".join(
