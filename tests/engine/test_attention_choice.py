@@ -45,10 +45,10 @@ def test_on_a_gpu_auto_is_triton_where_no_flash_package_is(monkeypatch: pytest.M
     choice = choose_attention("auto", ON_GPU)
     assert choice.name == "triton"
     assert "flash_attention_3: flash_attn_interface is not installed" in choice.reason
-    install(monkeypatch, "triton", "flash_attn")
+    install(monkeypatch, "triton", "flash_attn.flash_attn_interface")
     assert choose_attention("auto", ON_GPU).name == "triton"  # flash-attn 2 has no pages of 16 tokens
     assert choose_attention("auto", replace(ON_GPU, block_size=256)).name == "flash_attention_2"
-    install(monkeypatch, "triton", "flash_attn", "flash_attn_interface")
+    install(monkeypatch, "triton", "flash_attn.flash_attn_interface", "flash_attn_interface")
     assert choose_attention("auto", ON_GPU).name == "flash_attention_3"
     assert choose_attention("auto", replace(ON_GPU, dtype=torch.float32)).name == "sdpa"
 

@@ -56,7 +56,7 @@ def test_a_cuda_graph_of_the_triton_kernels_serves_other_lengths_and_blocks(wind
     with torch.cuda.graph(graph):
         out = attend(longest.q, longest.k_cache, longest.v_cache, spec, longest.meta)
     for lengths in ([4000, 4000, 4000], [1, 17, 3999], [300, 2048, 64]):
-        other = _step(lengths, seed=1)
+        other = _step(lengths, seed=2)
         longest.q.copy_(other.q)
         longest.meta.seqused_k.copy_(other.meta.seqused_k)
         width = other.meta.block_tables.shape[1]

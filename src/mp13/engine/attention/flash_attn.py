@@ -23,9 +23,8 @@ def flash_attention_2(
     q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, spec: AttentionSpec, meta: AttentionMetadata
 ) -> torch.Tensor:
     """As `reference_attention`, by Dao 2023."""
-    import flash_attn
-
-    return _decode_and_prefill(flash_attn, q, k_cache, v_cache, spec, meta)
+    library = import_module("flash_attn.flash_attn_interface")
+    return _decode_and_prefill(library, q, k_cache, v_cache, spec, meta)
 
 
 def _decode_and_prefill(

@@ -70,7 +70,7 @@ _BACKENDS = {
         capability=(9, 0), dtypes=_HALF, head_dims=_EIGHTS,
     ),
     "flash_attention_2": _Backend(
-        "flash_attn.flash_attention_2", ("flash_attn",),
+        "flash_attn.flash_attention_2", ("flash_attn.flash_attn_interface",),  # version 4 alone has `flash_attn`, too
         'pip install --no-build-isolation "flash-attn>=2.8.3,<3"',
         capability=(8, 0), dtypes=_HALF, head_dims=_EIGHTS, block_multiple=256,
     ),
@@ -83,7 +83,7 @@ _BACKENDS = {
         capability=(9, 0), dtypes=_HALF, head_dims=_EIGHTS,
     ),
     "xformers": _Backend(
-        "xformers.paged_attention", ("xformers",), 'pip install "mp13[xformers]"',
+        "xformers.paged_attention", ("xformers.ops",), 'pip install "mp13[xformers]"',
         capability=(8, 0), dtypes=_HALF, head_dims=(16, 32, 64, 128, 256), block_multiple=64, softcap=False,
     ),
     "sdpa": _Backend("sdpa.paged_attention", softcap=False),

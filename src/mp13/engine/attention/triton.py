@@ -16,6 +16,9 @@ from mp13.engine.attention.registry import AttentionSpec
 from mp13.engine.attention.triton_kernels import attend_kernel, join_kernel
 
 
+_JOINED = 32  # dimensions of a head that one program joins
+
+
 @dataclass(frozen=True)
 class _Tile:
     """How a program is cut: so many rows (query heads of tokens) against so many keys at a time."""
@@ -53,9 +56,10 @@ def _attend(
     num_kv_heads = k_cache.shape[2]
     group = num_heads // num_kv_heads
     query_lens, context_lens = meta.query_lens[seqs], meta.context_lens[seqs]
-    tile = _tile(max(query_lens) * group, head_dim, q.device)
-    num_tiles = triton.cdiv(max(query_lens) * group, tile.rows)
-    num_splits = _num_splits(num_tiles * num_kv_heads * len(query_lens), max(context_lens), q.device)
+    most_rows, num_pairs = max(query_lens) * group, num_kv_heads * len(query_lens)
+    tile = _tile(most_rows, head_dim, num_pairs >= _num_processors(q.device), q.device)
+    num_tiles = triton.cdiv(most_rows, tile.rows)
+    num_splits = _num_splits(num_tiles * num_pairs, max(context_lens), most_rows == group, q.device)
     partial = sums = out
     if num_splits > 1:
         partial = q.new_empty(num_tokens, num_heads, num_splits, head_dim, dtype=torch.float32)
@@ -69,28 +73,37 @@ def _attend(
         WINDOWED=spec.window is not None, num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
     if num_splits > 1:
-        join_kernel[(len(query_lens), max(query_lens), num_heads)](
+        join_kernel[(len(query_lens), max(query_lens), num_heads * triton.cdiv(head_dim, _JOINED))](
             partial, sums, out, starts, num_splits,
-            NUM_HEADS=num_heads, HEAD_DIM=head_dim, DIM=triton.next_power_of_2(head_dim),
-            SPLITS=triton.next_power_of_2(num_splits), num_warps=4,
+            NUM_HEADS=num_heads, HEAD_DIM=head_dim, DIM=_JOINED, SPLITS=triton.next_power_of_2(num_splits), num_warps=4,
         )  # fmt: skip
 
 
-def _tile(num_rows: int, head_dim: int, device: torch.device) -> _Tile:
-    """What was fastest on an H100: many small loads under way for a decode's few rows, reuse for a prefill's many.
-    Large heads and smaller GPUs get fewer stages, as their shared memory holds."""
-    rows, keys, stages = (16, 32, 2) if num_rows <= 16 else (64, 64, 2) if num_rows <= 4096 else (128, 64, 3)
+def _tile(num_rows: int, head_dim: int, fills: bool, device: torch.device) -> _Tile:
+    """What was fastest on an H100. A GPU with less shared memory gets fewer stages.
+
+    Args:
+        num_rows: of the longest sequence; a decode has no more than the query heads that share a KV head.
+        fills: there are enough programs for every processor of the GPU without splitting the keys.
+    """
     dim = triton.next_power_of_2(head_dim)
-    if dim > 128:
-        rows, keys = min(rows, 64), 32
-    room = _shared_memory(device) - 2 * rows * dim
-    return _Tile(rows, keys, 4, max(1, min(stages, room // (4 * keys * dim))))
+    if num_rows <= 16:
+        rows, num_warps = 16, 4
+        keys, stages = (128, 3) if fills and dim <= 128 else (32, 2)
+    elif num_rows <= 128 or dim > 128:
+        rows, keys, num_warps, stages = 64, 64 if dim <= 128 else 32, 4, 2
+    else:
+        rows, keys, num_warps, stages = 128, 128, 8, 3
+    return _Tile(rows, keys, num_warps, max(1, min(stages, _shared_memory(device) // (4 * keys * dim))))
 
 
-def _num_splits(num_programs: int, longest: int, device: torch.device) -> int:
-    """Into how many parts the keys of each tile are split: enough for four programs a processor, of 64 keys or more."""
-    wanted = triton.cdiv(4 * _num_processors(device), num_programs)
-    return max(1, min(wanted, triton.cdiv(longest, 64), 128))
+def _num_splits(num_programs: int, longest: int, decodes: bool, device: torch.device) -> int:
+    """Into how many parts the keys of each tile are split, of 64 keys or more: where there are fewer programs than
+    processors, so that each gets four (of a decode, which waits for memory) or two."""
+    num_processors = _num_processors(device)
+    if num_programs >= num_processors:
+        return 1
+    return max(1, min((4 if decodes else 2) * num_processors // num_programs, triton.cdiv(longest, 64), 128))
 
 
 @cache

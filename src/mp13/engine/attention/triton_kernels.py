@@ -100,6 +100,9 @@ def _walk(
 ):  # fmt: skip
     """Take in the keys from `first` to `last`; with MASKED, each row only those that it sees."""
     dims = tl.arange(0, DIM)
+    to_log2 = scale * LOG2_E  # scores as exponents of 2: so e^x is one instruction
+    if CAPPED:
+        to_cap, to_log2 = 2 * scale / softcap * LOG2_E, softcap * LOG2_E
     for start in tl.range(first, last, KEYS):
         keys = start + tl.arange(0, KEYS)
         if MASKED:
@@ -118,20 +121,19 @@ def _walk(
         else:
             k = tl.load(k_ptr + at[:, None] + dims[None, :])
             v = tl.load(v_ptr + at[:, None] + dims[None, :])
-        scores = tl.dot(q, k.T) * scale  # (ROWS, KEYS)
+        scores = tl.dot(q, k.T)  # (ROWS, KEYS)
         if CAPPED:
-            scores = softcap * (1 - 2 / (1 + tl.exp(2 * scores / softcap)))  # tanh
-        scores *= LOG2_E
+            scores = 1 - 2 / (1 + tl.exp2(scores * to_cap))  # tanh
         if MASKED:
             seen = (keys[None, :] <= places[:, None]) & (keys < key_len)[None, :]
             if WINDOWED:
                 seen = seen & (places[:, None] - keys[None, :] < window)
             scores = tl.where(seen, scores, -float("inf"))
-        new_max = tl.maximum(row_max, tl.max(scores, 1))
+        new_max = tl.maximum(row_max, tl.max(scores, 1) * to_log2)
         shift = new_max
         if MASKED:
             shift = tl.where(new_max == -float("inf"), 0.0, new_max)  # a row that has seen no key yet
-        weights = tl.exp2(scores - shift[:, None])
+        weights = tl.exp2(scores * to_log2 - shift[:, None])
         old = tl.exp2(row_max - shift)
         row_sum = row_sum * old + tl.sum(weights, 1)
         acc = acc * old[:, None]
@@ -145,12 +147,12 @@ def join_kernel(
     partial_ptr, sums_ptr, out_ptr, starts_ptr, num_splits,
     NUM_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, DIM: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
-    """One query head of one token: the parts' sums, weighted as if they had shared one maximum."""
+    """DIM dimensions of one query head of one token: the parts' sums, weighted as if they had shared one maximum."""
     start = tl.load(starts_ptr + tl.program_id(0))
     if tl.program_id(1) >= tl.load(starts_ptr + tl.program_id(0) + 1) - start:
         return
-    row = (start + tl.program_id(1)) * NUM_HEADS + tl.program_id(2)
-    splits, dims = tl.arange(0, SPLITS), tl.arange(0, DIM)
+    row = (start + tl.program_id(1)) * NUM_HEADS + tl.program_id(2) % NUM_HEADS
+    splits, dims = tl.arange(0, SPLITS), tl.program_id(2) // NUM_HEADS * DIM + tl.arange(0, DIM)
     at = row * num_splits + splits
     part_max = tl.load(sums_ptr + at * 2, mask=splits < num_splits, other=-float("inf"))
     part_sum = tl.load(sums_ptr + at * 2 + 1, mask=splits < num_splits, other=0.0)
