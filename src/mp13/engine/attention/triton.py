@@ -15,7 +15,6 @@ from mp13.engine.attention.metadata import AttentionMetadata
 from mp13.engine.attention.registry import AttentionSpec
 from mp13.engine.attention.triton_kernels import attend_kernel, join_kernel
 
-
 _JOINED = 32  # dimensions of a head that one program joins
 
 
@@ -52,7 +51,7 @@ def _attend(
     seqs: slice,
 ) -> None:
     """Fill those rows of `out` that belong to `seqs`."""
-    num_tokens, num_heads, head_dim = q.shape
+    _, num_heads, head_dim = q.shape
     num_kv_heads = k_cache.shape[2]
     group = num_heads // num_kv_heads
     query_lens, context_lens = meta.query_lens[seqs], meta.context_lens[seqs]
@@ -62,8 +61,8 @@ def _attend(
     num_splits = _num_splits(num_tiles * num_pairs, max(context_lens), most_rows == group, q.device)
     partial = sums = out
     if num_splits > 1:
-        partial = q.new_empty(num_tokens, num_heads, num_splits, head_dim, dtype=torch.float32)
-        sums = q.new_empty(num_tokens, num_heads, num_splits, 2, dtype=torch.float32)
+        partial = q.new_empty(sum(query_lens), num_heads, num_splits, head_dim, dtype=torch.float32)
+        sums = q.new_empty(sum(query_lens), num_heads, num_splits, 2, dtype=torch.float32)
     starts, key_lens, tables = meta.cu_seqlens_q[seqs.start :], meta.seqused_k[seqs], meta.block_tables[seqs]
     attend_kernel[(num_kv_heads, num_tiles * num_splits, len(query_lens))](
         q, k_cache, v_cache, out, partial, sums, starts, key_lens, tables, tables.stride(0),

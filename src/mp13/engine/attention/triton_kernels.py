@@ -63,7 +63,7 @@ def attend_kernel(
     )  # fmt: skip
 
     if SPLIT:
-        at = out_rows * num_splits + split
+        at = (out_rows - tl.load(starts_ptr) * NUM_HEADS) * num_splits + split
         tl.store(sums_ptr + at * 2, row_max, mask=is_row)
         tl.store(sums_ptr + at * 2 + 1, row_sum, mask=is_row)
         if low < high:
@@ -153,7 +153,7 @@ def join_kernel(
         return
     row = (start + tl.program_id(1)) * NUM_HEADS + tl.program_id(2) % NUM_HEADS
     splits, dims = tl.arange(0, SPLITS), tl.program_id(2) // NUM_HEADS * DIM + tl.arange(0, DIM)
-    at = row * num_splits + splits
+    at = (row - tl.load(starts_ptr) * NUM_HEADS) * num_splits + splits
     part_max = tl.load(sums_ptr + at * 2, mask=splits < num_splits, other=-float("inf"))
     part_sum = tl.load(sums_ptr + at * 2 + 1, mask=splits < num_splits, other=0.0)
     weight = tl.where(part_sum > 0, tl.exp2(part_max - tl.max(part_max, 0)), 0.0)
