@@ -100,7 +100,7 @@ def choose_attention(name: str, need: AttentionNeed) -> AttentionChoice:
     """
     if name != "auto":
         if (reason := why_not(name, need)) is not None:
-            raise UnsupportedError(f"attn_implementation = {name!r} cannot be used: {reason}, or choose 'auto'")
+            raise UnsupportedError(f"attn_implementation = {name!r} cannot be used: {reason}, or use 'auto'")
         return AttentionChoice(name, "chosen by the settings", _function(name))
     passed_over = []
     for candidate in _AUTO[:-1]:
