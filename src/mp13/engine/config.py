@@ -24,7 +24,8 @@ _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """The keyword arguments of `LLM`, with their defaults. `model` is a folder or a Hugging Face Hub id.
+    """The keyword arguments of `LLM`, with their defaults. `model` is a folder, a GGUF file or a Hugging
+    Face Hub id.
 
     Sizes are in tokens unless named otherwise; `kv_cache_memory` is bytes or text such as "2GiB".
 
@@ -74,7 +75,7 @@ class EngineConfig:
         _ = self.kv_cache_bytes
 
     def _check_names(self) -> None:
-        self._require(bool(self.model.strip()), "model", "a folder or a Hugging Face Hub id")
+        self._require(bool(self.model.strip()), "model", "a folder, a GGUF file or a Hugging Face Hub id")
         self._require(bool(_DEVICE.fullmatch(self.device)), "device", "auto, cpu, mps, cuda or cuda:N")
         for name, known in (
             ("dtype", DTYPE_NAMES), ("model_impl", ("auto", "native", "transformers")),

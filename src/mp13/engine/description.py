@@ -37,7 +37,7 @@ class EngineDescription:
 
 def describe(config: EngineConfig, loaded: LoadedModel, max_model_len: int, num_blocks: int) -> EngineDescription:
     digest: Future[str] = Future()
-    threading.Thread(target=_fulfil, args=(digest, lambda: base_digest(loaded.folder))).start()
+    threading.Thread(target=_fulfil, args=(digest, lambda: base_digest(loaded.path))).start()
     return EngineDescription(
         model=config.model,
         model_type=loaded.model_type,

@@ -46,7 +46,7 @@ OptionalText = Annotated[str | None, BeforeValidator(_none_word)]
 class ChatSettings(BaseModel):
     """What a conversation starts with."""
 
-    model: str = Field("starter", description="The model: `starter`, a folder, or a Hugging Face Hub id.")
+    model: str = Field("starter", description="The model: `starter`, a folder, a GGUF file, or a Hugging Face Hub id.")
     adapter: str = Field("base", description="The mix that answers at first: `base`, `NAME`, `A:0.7+B:-0.3`.")
     system: OptionalText = Field(None, description="The system prompt; `none` leaves it out.")
     adapters_folder: Annotated[Path | None, BeforeValidator(_none_word)] = Field(
@@ -148,7 +148,7 @@ class Settings(EngineSettings, SamplingSettings, ChatSettings, BaseSettings):
         return SamplingParams(**{name: getattr(self, name) for name in SamplingSettings.model_fields})
 
     def engine_config(self) -> EngineConfig:
-        """The engine's settings, with `model` resolved to a folder or a Hub id.
+        """The engine's settings, with `model` resolved to a folder, a file or a Hub id.
 
         Raises:
             ConfigError, UnsupportedError: as EngineConfig does.

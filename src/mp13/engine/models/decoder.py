@@ -1,4 +1,5 @@
-"""A decoder-only transformer in the Llama layout, to be read: Llama 3, SmolLM, Qwen2, Qwen3, Mistral.
+"""A decoder-only transformer in the Llama layout, to be read: Llama 3, SmolLM, Qwen2, Qwen3,
+Mistral, Ministral 3.
 
 One call computes a packed step: T tokens, from any number of sequences, one after the other. What belongs to which
 sequence is known to attention alone (`PagedAttention`); everything else treats tokens one by one.
@@ -16,8 +17,9 @@ from mp13.engine.attention.paged import PagedAttention
 from mp13.engine.attention.registry import AttentionSpec, PagedAttentionFunction
 from mp13.engine.context import StepContext
 from mp13.engine.linear.adapted_linear import AdaptedLinear
-from mp13.engine.models.decoder_config import DecoderConfig, RopeConfig
+from mp13.engine.models.decoder_config import DecoderConfig
 from mp13.engine.models.interface import AdapterTarget, CacheShape, ReadTensor
+from mp13.engine.models.rope import Places, apply_rope, places, rope_inv_freq
 
 
 class Decoder(nn.Module):
@@ -58,9 +60,9 @@ class Decoder(nn.Module):
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """input_ids, positions: (T,); rows: (R,), the tokens whose logits are wanted -> (R, vocab_size)"""
         x = F.embedding(input_ids, self.embedding).to(self.dtype)  # (T, hidden_size)
-        cos, sin = rope_tables(positions, self.inv_freq, x.dtype)
+        at = places(self.config.rope, positions, self.inv_freq, x.dtype)
         for layer in self.layers:
-            x = layer(x, cos, sin)
+            x = layer(x, at)
         logits: torch.Tensor = self.head(self.norm(x[rows]))
         return logits
 
@@ -83,8 +85,8 @@ class DecoderLayer(nn.Module):
         self.mlp_norm = RMSNorm(read(f"{prefix}.post_attention_layernorm.weight"), config.norm_eps)
         self.mlp = MLP(config, f"{prefix}.mlp", read, context)
 
-    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        x = x + self.attention(self.input_norm(x), cos, sin)
+    def forward(self, x: torch.Tensor, at: Places) -> torch.Tensor:
+        x = x + self.attention(self.input_norm(x), at)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -112,14 +114,16 @@ class Attention(nn.Module):
             q_norm, k_norm = read(f"{prefix}.q_norm.weight"), read(f"{prefix}.k_norm.weight")  # (head_dim,)
             self.qk_norm = torch.cat([q_norm.expand(self.num_heads, -1), k_norm.expand(self.num_kv_heads, -1)])
 
-    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, at: Places) -> torch.Tensor:
         num_tokens, num_qk = x.shape[0], self.num_heads + self.num_kv_heads
         qkv = self.qkv(x).view(num_tokens, -1, self.head_dim)  # (T, num_heads + 2 * num_kv_heads, head_dim)
         qk, v = qkv[:, :num_qk], qkv[:, num_qk:]
         if self.qk_norm is not None:
             qk = F.rms_norm(qk, (self.head_dim,), eps=self.norm_eps) * self.qk_norm
-        qk = apply_rope(qk, cos, sin)
+        qk = apply_rope(qk, at)
         q, k = qk[:, : self.num_heads], qk[:, self.num_heads :]
+        if at.query_scale is not None:
+            q = q * at.query_scale
         return self.output(self.paged(q, k, v).reshape(num_tokens, -1))
 
 
@@ -146,35 +150,6 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
-
-
-def rope_inv_freq(rope: RopeConfig, head_dim: int) -> torch.Tensor:
-    """Angle per position of each pair of dimensions, float32 (head_dim / 2,) (Su et al. 2021).
-
-    Llama 3.1 stretches the slow ones for long contexts: wavelengths beyond the training length are divided by
-    `factor`, short ones kept, those between blended.
-    """
-    inv_freq = rope.theta ** -(torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim)
-    if rope.factor == 1.0:
-        return inv_freq
-    turns = rope.original_max_len * inv_freq / (2 * math.pi)  # full turns within the original context
-    keep = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
-    keep = keep.clamp(0, 1)
-    return keep * inv_freq + (1 - keep) * inv_freq / rope.factor
-
-
-def rope_tables(
-    positions: torch.Tensor, inv_freq: torch.Tensor, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin of each token's angles, (T, 1, head_dim); the first half of sin carries the rotation's minus sign."""
-    angles = positions[:, None, None].float() * inv_freq  # (T, 1, head_dim / 2)
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat([cos, cos], -1).to(dtype), torch.cat([-sin, sin], -1).to(dtype)
-
-
-def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turn dimension i together with i + head_dim / 2 by the token's angle. x: (T, heads, head_dim)"""
-    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
 
 
 def packed_linear(names: list[str], read: ReadTensor, has_bias: bool, context: StepContext) -> AdaptedLinear:

@@ -3,19 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from mp13.engine.models.rope import ROPE_TYPES, RopeConfig, rope_config
+
 NATIVE_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")  # SmolLM and SmolLM2 are "llama"
-NATIVE_ROPE_TYPES = ("default", "llama3")
-
-
-@dataclass(frozen=True)
-class RopeConfig:
-    """Rotary embedding: base frequency, and Llama 3's stretching of long wavelengths if `factor` is not 1."""
-
-    theta: float
-    factor: float = 1.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_max_len: int = 8192
 
 
 @dataclass(frozen=True)
@@ -52,8 +42,8 @@ def why_not_native(config: Any) -> str | None:
         return f"model type {config.model_type!r} is not one of {', '.join(NATIVE_MODEL_TYPES)}"
     if (activation := getattr(config, "hidden_act", "silu")) not in ("silu", "swish"):
         return f"activation {activation!r} is not silu"
-    if (rope_type := rope_parameters(config)["rope_type"]) not in NATIVE_ROPE_TYPES:
-        return f"rotary embedding of type {rope_type!r} is not one of {', '.join(NATIVE_ROPE_TYPES)}"
+    if (rope_type := rope_parameters(config)["rope_type"]) not in ROPE_TYPES:
+        return f"rotary embedding of type {rope_type!r} is not one of {', '.join(ROPE_TYPES)}"
     if rope_parameters(config).get("partial_rotary_factor", 1.0) != 1.0:
         return "the rotary embedding covers a part of each head only"
     return None
@@ -73,25 +63,13 @@ def decoder_config(config: Any) -> DecoderConfig:
         num_kv_heads=config.num_key_value_heads,
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         norm_eps=config.rms_norm_eps,
-        rope=_rope_config(rope),
+        rope=rope_config(rope),
         windows=_windows(config),
         tie_embeddings=config.tie_word_embeddings,
         qkv_bias=kind == "qwen2" or (kind in ("llama", "qwen3") and attention_bias),
         output_bias=kind in ("llama", "qwen3") and attention_bias,
         mlp_bias=kind == "llama" and bool(getattr(config, "mlp_bias", False)),
         qk_norm=kind == "qwen3",
-    )
-
-
-def _rope_config(rope: dict[str, Any]) -> RopeConfig:
-    if rope["rope_type"] == "default":
-        return RopeConfig(rope["rope_theta"])
-    return RopeConfig(
-        theta=rope["rope_theta"],
-        factor=rope["factor"],
-        low_freq_factor=rope["low_freq_factor"],
-        high_freq_factor=rope["high_freq_factor"],
-        original_max_len=rope["original_max_position_embeddings"],
     )
 
 

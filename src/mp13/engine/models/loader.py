@@ -15,8 +15,9 @@ from mp13.engine.linear.base_weight import packs
 from mp13.engine.models.decoder import Decoder
 from mp13.engine.models.decoder_config import decoder_config
 from mp13.engine.models.interface import CausalModel
+from mp13.engine.models.source import ModelSource, open_source
 from mp13.engine.models.support import attention_need, choose_impl
-from mp13.engine.models.weights import Checkpoint, OnProgress, model_folder
+from mp13.engine.models.weights import OnProgress, model_path
 from mp13.errors import ConfigError, ModelError
 
 
@@ -25,7 +26,7 @@ class LoadedModel:
     model: CausalModel
     context: StepContext
     tokenizer: Any
-    folder: Path
+    path: Path  # the folder or GGUF file
     model_type: str
     model_impl: str
     attention: AttentionChoice
@@ -45,10 +46,14 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
         ModelError: the model is missing, damaged, or of a kind that cannot run here.
         ConfigError, UnsupportedError: device, dtype or attention cannot be used with it.
     """
-    folder = model_folder(config.model, on_progress)
+    with open_source(model_path(config.model, on_progress)) as source:
+        return _load(config, source, on_progress)
+
+
+def _load(config: EngineConfig, source: ModelSource, on_progress: OnProgress) -> LoadedModel:
     on_progress("tokenizer", None)
-    hf_config = _read(folder, "config.json", AutoConfig, config.trust_remote_code)
-    tokenizer = _read(folder, "tokenizer", AutoTokenizer, config.trust_remote_code)
+    hf_config = _read(source, "config.json", AutoConfig, config.trust_remote_code)
+    tokenizer = _read(source, "tokenizer", AutoTokenizer, config.trust_remote_code)
     text_config = hf_config.get_text_config()
     device = choose_device(config.device)
     dtype = _choose_dtype(config.dtype, text_config, device)
@@ -59,23 +64,34 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
     context = StepContext()
     model: CausalModel
     notes = [f"model_impl {impl}: {impl_reason}", f"attention {attention.name}: {attention.reason}"]
+    if source.gguf is not None:
+        notes.append(f"weights dequantized to {dtype}".replace("torch.", "") + ", as GGUF files are read here")
     if activation_dtype != dtype:
         notes.append("arithmetic float32: this CPU has no bfloat16 instructions; the weights stay at 16 bits")
     if impl == "native":
-        with Checkpoint(folder, dtype, device, on_progress) as checkpoint:
+        with source.checkpoint(dtype, device, on_progress) as checkpoint:
             model = Decoder(decoder_config(hf_config), checkpoint.read, activation_dtype, attention.function, context)
+    elif source.gguf is not None:
+        raise ModelError("model_impl = 'transformers' cannot read a GGUF file; choose 'auto' or 'native'")
     else:
         from mp13.engine.models.transformers_bridge import TransformersModel
 
         on_progress("weights", None)
         model = TransformersModel.load(
-            folder, hf_config, dtype, device, attention.function, context, config.block_size, config.trust_remote_code
+            source.folder,
+            hf_config,
+            dtype,
+            device,
+            attention.function,
+            context,
+            config.block_size,
+            config.trust_remote_code,
         )
     return LoadedModel(
         model=model,
         context=context,
         tokenizer=tokenizer,
-        folder=folder,
+        path=source.path,
         model_type=hf_config.model_type,
         model_impl=impl,
         attention=attention,
@@ -84,7 +100,7 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
         device=device,
         max_position=getattr(text_config, "max_position_embeddings", None) or 2048,
         vocab_size=text_config.vocab_size,
-        eos_token_ids=_eos_token_ids(folder, hf_config, tokenizer),
+        eos_token_ids=_eos_token_ids(source.folder, hf_config, tokenizer),
         notes=tuple(notes),
     )
 
@@ -116,12 +132,12 @@ def _choose_dtype(name: str, text_config: Any, device: torch.device) -> torch.dt
     return torch.bfloat16 if dtype == torch.float16 and device.type == "cpu" else dtype
 
 
-def _read(folder: Path, what: str, kind: Any, trust_remote_code: bool) -> Any:
+def _read(source: ModelSource, what: str, kind: Any, trust_remote_code: bool) -> Any:
     try:
-        return kind.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+        return kind.from_pretrained(source.folder, trust_remote_code=trust_remote_code, local_files_only=True)
     except Exception as error:  # Transformers raises many types; all mean that this folder cannot be used
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{what} of {str(folder)!r} cannot be read: {reason}") from None
+        raise ModelError(f"{what} of {str(source.path)!r} cannot be read: {reason}") from None
 
 
 def _eos_token_ids(folder: Path, hf_config: Any, tokenizer: Any) -> frozenset[int]:

@@ -1,9 +1,26 @@
-"""Which files of a folder are a model's weights. Only safetensors count. No torch: the library asks, too."""
+"""Which files are a model's weights: the safetensors of a folder, or one GGUF file. No torch: the library asks, too."""
 
 import json
 from pathlib import Path
 
 from mp13.errors import ModelError
+
+
+def gguf_file(path: Path) -> Path | None:
+    """The GGUF file that `path` means: itself, or the only one of a folder without safetensors; None for other folders.
+
+    Raises:
+        ModelError: the folder holds several.
+    """
+    if path.is_file():
+        return path
+    files = sorted(path.glob("*.gguf"))
+    if not files or next(path.glob("*.safetensors"), None) or next(path.glob("*.safetensors.index.json"), None):
+        return None
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise ModelError(f"{path} holds {len(files)} GGUF files; give one of them as the model: {names}")
+    return files[0]
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -22,7 +39,7 @@ def weight_files(folder: Path) -> list[Path]:
     else:
         paths = sorted(folder.glob("*.safetensors"))
     if not paths:
-        raise ModelError(f"{folder} holds no *.safetensors; convert the model to safetensors first")
+        raise ModelError(f"{folder} holds no *.safetensors and no *.gguf; convert the model to safetensors first")
     if missing := [path.name for path in paths if not path.is_file()]:
         raise ModelError(f"{folder} lacks {', '.join(missing)}; fetch the model again")
     return paths

@@ -1,4 +1,4 @@
-"""A checkpoint on disk: where it is, and its tensors by name. Only safetensors are read."""
+"""A checkpoint on disk: where it is, and the tensors of a safetensors folder by name."""
 
 import re
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from mp13.engine.models.model_files import weight_files
+from mp13.engine.models.model_files import gguf_file, weight_files
 from mp13.errors import ModelError
 from mp13.hub_errors import hub_reason
 
@@ -18,21 +18,21 @@ OnProgress = Callable[[str, float | None], None]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def model_folder(model: str, on_progress: OnProgress) -> Path:
-    """The folder of `model`: itself, or the Hugging Face cache's copy of the repository of that id, fetched if needed.
+def model_path(model: str, on_progress: OnProgress) -> Path:
+    """Where `model` is: a GGUF file, a folder in Hugging Face format, or the Hugging Face cache's copy of the
+    repository of that id, fetched if needed.
 
     Raises:
-        ModelError: there is no such folder, or the Hub cannot give the repository.
+        ModelError: there is no such file or folder, or the Hub cannot give the repository.
     """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise ModelError(
-            f"model {model!r} is a file; give a folder in Hugging Face format, or a Hub id such as org/name"
-        )
+    path = Path(model).expanduser()
+    if path.exists():
+        return gguf_file(path) or path
     if not _HUB_ID.fullmatch(model):
-        raise ModelError(f"model {model!r} is no folder here and no Hub id; give a folder, or an id such as org/name")
+        raise ModelError(
+            f"model {model!r} is no folder or file here and no Hub id; give a folder, a GGUF file, or an id such as "
+            "org/name"
+        )
     from huggingface_hub import snapshot_download
 
     on_progress("download", None)
