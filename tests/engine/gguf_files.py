@@ -53,7 +53,9 @@ def write_gguf(path: Path, model: Path, kind: GGMLQuantizationType = F32, **meta
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     head_dim = config.get("head_dim") or config["hidden_size"] // heads
     arch = config["model_type"]
-    rope = config.get("rope_parameters") or {"rope_theta": config.get("rope_theta", 10000.0)}
+    rope = config.get("rope_parameters") or {  # Transformers 4 has two fields in its place
+        "rope_theta": config.get("rope_theta", 10000.0), **(config.get("rope_scaling") or {})
+    }  # fmt: skip
     fields: dict[str, Any] = {
         f"{arch}.block_count": config["num_hidden_layers"],
         f"{arch}.context_length": config["max_position_embeddings"],

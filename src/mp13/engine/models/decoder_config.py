@@ -5,7 +5,8 @@ from typing import Any
 
 from mp13.engine.models.rope import ROPE_TYPES, RopeConfig, rope_config
 
-NATIVE_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")  # SmolLM and SmolLM2 are "llama"
+NATIVE_MODEL_TYPES = ("llama", "mistral", "ministral3", "qwen2", "qwen3")  # SmolLM and SmolLM2 are "llama"
+_TEXT_TOWERS = ("mistral3",)  # models of text and images of which the native decoder runs the text alone
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,22 @@ def rope_parameters(config: Any) -> dict[str, Any]:
     return parameters
 
 
+def text_tower(config: Any) -> Any:
+    """The configuration of what the native decoder would run of a model."""
+    return config.get_text_config() if config.model_type in _TEXT_TOWERS else config
+
+
+def packed_by(config: Any) -> str | None:
+    """The method that the checkpoint says it is quantized by, such as "fp8" or "gptq"."""
+    quantization = getattr(config, "quantization_config", None) or {}
+    return quantization.get("quant_method") if isinstance(quantization, dict) else str(quantization.quant_method)
+
+
 def why_not_native(config: Any) -> str | None:
     """The reason why the native decoder cannot run this configuration, or None when it can."""
+    if (method := packed_by(config)) not in (None, "fp8"):
+        return f"its weights are quantized by {method!r}"
+    config = text_tower(config)
     if config.model_type not in NATIVE_MODEL_TYPES:
         return f"model type {config.model_type!r} is not one of {', '.join(NATIVE_MODEL_TYPES)}"
     if (activation := getattr(config, "hidden_act", "silu")) not in ("silu", "swish"):
@@ -51,6 +66,7 @@ def why_not_native(config: Any) -> str | None:
 
 def decoder_config(config: Any) -> DecoderConfig:
     """Translate a Hugging Face configuration for which `why_not_native` is None."""
+    config = text_tower(config)
     kind = config.model_type
     rope = rope_parameters(config)
     attention_bias = bool(getattr(config, "attention_bias", False))

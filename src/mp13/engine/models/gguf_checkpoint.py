@@ -33,6 +33,9 @@ class GGUFCheckpoint:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
+    def has(self, name: str) -> bool:
+        return name in self._tensors
+
     def read(self, name: str) -> torch.Tensor:
         if name not in self._tensors:
             raise ModelError(f"{self._file.path} has no tensor for {name!r}; fetch the file again")

@@ -1,20 +1,22 @@
 """From a model's name to something that runs: folder, configuration, tokenizer, weights, and what `auto` decided."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer
+from transformers import __version__ as transformers_version
 
 from mp13.engine.attention.registry import AttentionChoice, choose_attention
 from mp13.engine.config import EngineConfig
 from mp13.engine.context import StepContext
 from mp13.engine.linear.base_weight import packs
 from mp13.engine.models.decoder import Decoder
-from mp13.engine.models.decoder_config import decoder_config
+from mp13.engine.models.decoder_config import decoder_config, packed_by
 from mp13.engine.models.interface import CausalModel
+from mp13.engine.models.mistral_tokenizer import MistralTokenizer, mistral_tokenizer_file
 from mp13.engine.models.source import ModelSource, open_source
 from mp13.engine.models.support import attention_need, choose_impl
 from mp13.engine.models.weights import OnProgress, model_path
@@ -52,8 +54,12 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
 
 def _load(config: EngineConfig, source: ModelSource, on_progress: OnProgress) -> LoadedModel:
     on_progress("tokenizer", None)
+    _check_text_type(source)
     hf_config = _read(source, "config.json", AutoConfig, config.trust_remote_code)
-    tokenizer = _read(source, "tokenizer", AutoTokenizer, config.trust_remote_code)
+    if (tokenizer_file := mistral_tokenizer_file(source.folder, hf_config.model_type)) is not None:
+        tokenizer: Any = MistralTokenizer(tokenizer_file)
+    else:
+        tokenizer = _read(source, "tokenizer", AutoTokenizer, config.trust_remote_code)
     text_config = hf_config.get_text_config()
     device = choose_device(config.device)
     dtype = _choose_dtype(config.dtype, text_config, device)
@@ -64,13 +70,17 @@ def _load(config: EngineConfig, source: ModelSource, on_progress: OnProgress) ->
     context = StepContext()
     model: CausalModel
     notes = [f"model_impl {impl}: {impl_reason}", f"attention {attention.name}: {attention.reason}"]
-    if source.gguf is not None:
-        notes.append(f"weights dequantized to {dtype}".replace("torch.", "") + ", as GGUF files are read here")
+    stored = "GGUF" if source.gguf is not None else packed_by(hf_config)
+    if impl == "native" and stored is not None:
+        notes.append(f"weights dequantized from {stored} to {str(dtype).removeprefix('torch.')}")
     if activation_dtype != dtype:
         notes.append("arithmetic float32: this CPU has no bfloat16 instructions; the weights stay at 16 bits")
     if impl == "native":
         with source.checkpoint(dtype, device, on_progress) as checkpoint:
-            model = Decoder(decoder_config(hf_config), checkpoint.read, activation_dtype, attention.function, context)
+            layout = decoder_config(hf_config)
+            if hf_config.model_type == "mistral3":  # may contradict its text's configuration; the file knows
+                layout = replace(layout, tie_embeddings=not checkpoint.has("lm_head.weight"))
+            model = Decoder(layout, checkpoint.read, activation_dtype, attention.function, context)
     elif source.gguf is not None:
         raise ModelError("model_impl = 'transformers' cannot read a GGUF file; choose 'auto' or 'native'")
     else:
@@ -138,6 +148,20 @@ def _read(source: ModelSource, what: str, kind: Any, trust_remote_code: bool) ->
     except Exception as error:  # Transformers raises many types; all mean that this folder cannot be used
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{what} of {str(source.path)!r} cannot be read: {reason}") from None
+
+
+def _check_text_type(source: ModelSource) -> None:
+    """Transformers names a type that it does not know, but not the type of a text model within a larger one."""
+    try:
+        config = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+        kind = config["text_config"]["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # there is none, or Transformers says what is wrong
+    if kind not in CONFIG_MAPPING and "auto_map" not in config:
+        raise ModelError(
+            f"the text model in {source.path} is of type {str(kind)[:40]!r}, which Transformers {transformers_version} "
+            "does not know; pip install -U transformers"
+        )
 
 
 def _eos_token_ids(folder: Path, hf_config: Any, tokenizer: Any) -> frozenset[int]:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from mp13.errors import ModelError
 
+_OTHER_LAYOUT = "consolidated"  # Mistral AI puts the same weights beside the model under names of its own
+
 
 def gguf_file(path: Path) -> Path | None:
     """The GGUF file that `path` means: itself, or the only one of a folder without safetensors; None for other folders.
@@ -37,7 +39,8 @@ def weight_files(folder: Path) -> list[Path]:
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise ModelError(f"{index} cannot be read ({error}); fetch the model again") from None
     else:
-        paths = sorted(folder.glob("*.safetensors"))
+        every = sorted(folder.glob("*.safetensors"))
+        paths = [path for path in every if not path.name.startswith(_OTHER_LAYOUT)] or every
     if not paths:
         raise ModelError(f"{folder} holds no *.safetensors and no *.gguf; convert the model to safetensors first")
     if missing := [path.name for path in paths if not path.is_file()]:
