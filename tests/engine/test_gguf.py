@@ -162,6 +162,16 @@ def test_what_cannot_run_is_refused_by_name(tmp_path: Path, case: str) -> None:
         engine(path)
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_no_model_type_brings_rules_for_words_of_its_own(tmp_path: Path, family: str) -> None:
+    model = tiny_model(tmp_path / "model", family)
+    tokenizer = engine(
+        write_gguf(tmp_path / "model.gguf", model, **{"tokenizer.ggml.pre": "llama-bpe"})
+    )._core.tokenizer
+    cut = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("12345")  # Qwen's rules give a digit at a time
+    assert [word for word, _ in cut] == ["123", "45"]
+
+
 def test_the_bridge_does_not_read_gguf(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "model.gguf", tiny_model(tmp_path / "model"))
     with pytest.raises(ModelError, match="'transformers' cannot read a GGUF file; choose 'auto' or 'native'"):

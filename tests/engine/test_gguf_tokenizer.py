@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gguf import TokenType
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from mp13.engine.models.gguf_tokenizer import tokenizer_config, tokenizer_json
 from mp13.errors import ModelError
@@ -51,10 +51,10 @@ def random_texts(count: int) -> list[str]:
 
 
 def loaded(metadata: dict[str, Any], folder: Path) -> PreTrainedTokenizerBase:
+    """As the loader does it."""
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer_json(metadata)))
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config(metadata, 512)))
-    (folder / "config.json").write_text('{"model_type": "llama"}')
-    return AutoTokenizer.from_pretrained(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def byte_level(pre: str, **more: Any) -> dict[str, Any]:
@@ -97,6 +97,15 @@ def test_sentencepiece_scores_are_the_merges_they_came_from(tmp_path: Path) -> N
         ids = original(text, add_special_tokens=False)["input_ids"]
         assert ours(text, add_special_tokens=False)["input_ids"] == ids, text
         assert ours.decode(ids) == original.decode(ids)
+
+
+def test_sentencepiece_joins_over_spaces(tmp_path: Path) -> None:
+    tokens = ["<unk>", "<s>", "</s>", "▁", "a", "b", "▁a", "▁b", "▁a▁b"]
+    fields = {"model": "llama", "tokens": tokens, "scores": np.array([0, 0, 0, -9, -9, -9, -1, -2, -3], np.float32),
+              "token_type": np.array([2, 3, 3, 1, 1, 1, 1, 1, 1], np.int32)}  # fmt: skip
+    tokenizer = loaded({f"tokenizer.ggml.{name}": value for name, value in fields.items()}, tmp_path)
+    assert tokenizer.tokenize("a b") == ["▁a▁b"]
+    assert tokenizer("a b a")["input_ids"] == [1, 8, 6]  # its special tokens are where they always are
 
 
 def test_sentencepiece_puts_its_beginning_first_and_a_space_unless_told_not_to(tmp_path: Path) -> None:

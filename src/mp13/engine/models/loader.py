@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 from transformers import __version__ as transformers_version
 
 from mp13.engine.attention.registry import AttentionChoice, choose_attention
@@ -56,14 +56,13 @@ def _load(config: EngineConfig, source: ModelSource, on_progress: OnProgress) ->
     on_progress("tokenizer", None)
     _check_text_type(source)
     hf_config = _read(source, "config.json", AutoConfig, config.trust_remote_code)
-    if (tokenizer_file := mistral_tokenizer_file(source.folder, hf_config.model_type)) is not None:
-        tokenizer: Any = MistralTokenizer(tokenizer_file)
-    else:
-        tokenizer = _read(source, "tokenizer", AutoTokenizer, config.trust_remote_code)
+    tokenizer = _tokenizer(source, hf_config.model_type, config.trust_remote_code)
     text_config = hf_config.get_text_config()
     device = choose_device(config.device)
-    dtype = _choose_dtype(config.dtype, text_config, device)
+    dtype = _choose_dtype(config.dtype, hf_config, device)
     impl, impl_reason = choose_impl(hf_config, config.model_impl)
+    if impl == "transformers" and source.gguf is not None:
+        raise ModelError("model_impl = 'transformers' cannot read a GGUF file; choose 'auto' or 'native'")
     activation_dtype = torch.float32 if impl == "native" and packs(dtype, device) else dtype
     need = attention_need(hf_config, device, activation_dtype, config.block_size)
     attention = choose_attention(config.attn_implementation, need)
@@ -81,8 +80,6 @@ def _load(config: EngineConfig, source: ModelSource, on_progress: OnProgress) ->
             if hf_config.model_type == "mistral3":  # may contradict its text's configuration; the file knows
                 layout = replace(layout, tie_embeddings=not checkpoint.has("lm_head.weight"))
             model = Decoder(layout, checkpoint.read, activation_dtype, attention.function, context)
-    elif source.gguf is not None:
-        raise ModelError("model_impl = 'transformers' cannot read a GGUF file; choose 'auto' or 'native'")
     else:
         from mp13.engine.models.transformers_bridge import TransformersModel
 
@@ -115,6 +112,15 @@ def _load(config: EngineConfig, source: ModelSource, on_progress: OnProgress) ->
     )
 
 
+def _tokenizer(source: ModelSource, model_type: str, trust_remote_code: bool) -> Any:
+    """mistral-common's where it speaks for the model, else Transformers'."""
+    if (file := mistral_tokenizer_file(source.folder, model_type)) is not None:
+        return MistralTokenizer(file)
+    # AutoTokenizer would put the rules that belong to the type of the model in place of those of the GGUF file
+    kind = AutoTokenizer if source.gguf is None else PreTrainedTokenizerFast
+    return _read(source, "tokenizer", kind, trust_remote_code)
+
+
 def choose_device(name: str) -> torch.device:
     """ "auto" is the first CUDA GPU, else the CPU.
 
@@ -131,12 +137,14 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _choose_dtype(name: str, text_config: Any, device: torch.device) -> torch.dtype:
+def _choose_dtype(name: str, config: Any, device: torch.device) -> torch.dtype:
     """ "auto" is the checkpoint's own; on the CPU bfloat16 stands in for float16, which is slow there."""
     if name != "auto":
         named: torch.dtype = getattr(torch, name)
         return named
-    dtype = getattr(text_config, "dtype", None) or getattr(text_config, "torch_dtype", None) or torch.float32
+    parts = (config.get_text_config(), config)  # a larger model around the text may be the only one to say it
+    said = [getattr(part, field, None) for part in parts for field in ("dtype", "torch_dtype")]
+    dtype = next(filter(None, said), torch.float32)
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype)
     return torch.bfloat16 if dtype == torch.float16 and device.type == "cpu" else dtype
