@@ -15,8 +15,10 @@ from mp13.engine.linear.base_weight import packs
 from mp13.engine.models.decoder import Decoder
 from mp13.engine.models.decoder_config import decoder_config
 from mp13.engine.models.interface import CausalModel
+from mp13.engine.models.model_layout import choose_quantization, decoder_layout
+from mp13.engine.models.quantized_weights import open_weights
 from mp13.engine.models.support import choose_impl, needs_softcap
-from mp13.engine.models.weights import Checkpoint, OnProgress, model_folder
+from mp13.engine.models.weights import OnProgress, model_folder
 from mp13.errors import ConfigError, ModelError
 
 
@@ -32,6 +34,7 @@ class LoadedModel:
     dtype: torch.dtype  # of the weights
     activation_dtype: torch.dtype  # of what is computed and cached
     device: torch.device
+    quantization: str  # canonical
     max_position: int
     vocab_size: int
     eos_token_ids: frozenset[int]
@@ -53,6 +56,7 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
     device = choose_device(config.device)
     dtype = _choose_dtype(config.dtype, text_config, device)
     impl, impl_reason = choose_impl(hf_config, config.model_impl)
+    chosen = choose_quantization(config.quantization, hf_config)
     attention = choose_attention(config.attn_implementation, needs_softcap=needs_softcap(hf_config))
     context = StepContext()
     model: CausalModel
@@ -62,14 +66,16 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
         if packs(dtype, device):
             activation_dtype = torch.float32
             notes.append("arithmetic float32: this CPU has no bfloat16 instructions; the weights stay at 16 bits")
-        with Checkpoint(folder, dtype, device, on_progress) as checkpoint:
-            model = Decoder(decoder_config(hf_config), checkpoint.read, activation_dtype, attention.function, context)
+        decoder = decoder_config(hf_config)
+        chosen = None if chosen is None else chosen.fitted(decoder_layout(decoder), dtype, device)
+        with open_weights(folder, dtype, activation_dtype, device, chosen, on_progress) as weights:
+            model = Decoder(decoder, weights, attention.function, context)
     else:
-        from mp13.engine.models.transformers_bridge import TransformersModel
+        from mp13.engine.models.transformers_bridge import load_bridged
 
         on_progress("weights", None)
-        model = TransformersModel.load(
-            folder, hf_config, dtype, device, attention.function, context, config.trust_remote_code
+        model, chosen = load_bridged(
+            folder, hf_config, dtype, device, attention.function, context, chosen, on_progress, config.trust_remote_code
         )
     return LoadedModel(
         model=model,
@@ -83,9 +89,10 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
         activation_dtype=activation_dtype,
         device=device,
         max_position=getattr(text_config, "max_position_embeddings", None) or 2048,
+        quantization="none" if chosen is None else str(chosen.quantization.of_weights),
         vocab_size=text_config.vocab_size,
         eos_token_ids=_eos_token_ids(folder, hf_config, tokenizer),
-        notes=tuple(notes),
+        notes=(*notes, *([] if chosen is None else [chosen.note])),
     )
 
 

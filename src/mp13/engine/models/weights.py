@@ -43,7 +43,7 @@ def model_folder(model: str, on_progress: OnProgress) -> Path:
 
 
 class Checkpoint:
-    """Tensors of a safetensors folder, by name, in `dtype` and on `device`. Use as a context manager.
+    """Tensors of a safetensors folder, by name, floating ones in `dtype`, on `device`. Use as a context manager.
 
     Raises:
         ModelError: no safetensors in the folder, a damaged file, or (from `read`) a tensor that is not there.
@@ -69,10 +69,14 @@ class Checkpoint:
     ) -> None:
         self._stack.close()
 
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._file_of)
+
     def read(self, name: str) -> torch.Tensor:
         if name not in self._file_of:
             raise ModelError(f"{self._folder} has no tensor {name!r}; the checkpoint does not fit its config.json")
         self._num_read += 1
         self._on_progress("weights", self._num_read / len(self._file_of))
         tensor: torch.Tensor = self._file_of[name].get_tensor(name)
-        return tensor.to(self._device, self._dtype)
+        return tensor.to(self._device, self._dtype if tensor.is_floating_point() else None)

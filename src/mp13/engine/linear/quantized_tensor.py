@@ -1,0 +1,129 @@
+"""A matrix quantized by HQQ: its codes in hqq's own packing, a scale and a zero point for each group.
+
+The hqq library finds the codes and packs them; how they are multiplied with is quantized_weight's.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from mp13.errors import UnsupportedError
+
+_PACKING = {8: "8bit_u8", 4: "4bit_u8", 3: "3bit_32", 2: "2bit_u8"}  # hqq's names
+_CODES_PER_ITEM = {8: 1, 4: 2, 3: 10, 2: 4}
+# Weights quantized at once: hqq holds about eight float32 copies of them.
+_CHUNK, _CUDA_CHUNK = 1 << 18, 1 << 22
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """W[n, k] = (code[n, k] - 2 ** (bits - 1)) * scale + zero, each group of weights with its own scale and zero.
+
+    With axis 1 a group is `group_size` neighbours in a row. With axis 0 the matrix, row after row, is cut into
+    `group_size` equal runs, and a group has one weight of each.
+    """
+
+    packed: torch.Tensor  # hqq lays the groups side by side and packs whole runs of their codes over each other
+    scale: torch.Tensor  # (out_features, in_features / group_size)
+    zero: torch.Tensor  # likewise
+    bits: int
+    group_size: int
+    axis: int
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((self.scale.shape[0], self.scale.shape[1] * self.group_size))
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in (self.packed, self.scale, self.zero))
+
+    def to(self, device: torch.device) -> "QuantizedTensor":
+        return replace(self, packed=self.packed.to(device), scale=self.scale.to(device), zero=self.zero.to(device))
+
+    def dense(self, dtype: torch.dtype) -> torch.Tensor:
+        """W, computed in float32 and rounded once to `dtype`."""
+        codes = _hqq().unpack[_PACKING[self.bits]](self.packed, dtype=dtype)
+        num_groups = self.scale.numel()
+        w = codes[: num_groups if self.axis == 1 else self.group_size]  # hqq fills 3 bits up to tens
+        by_group = (-1, 1) if self.axis == 1 else (1, -1)
+        scale, zero = self.scale.to(dtype).view(by_group), self.zero.to(dtype).view(by_group)
+        w.sub_(1 << self.bits - 1)
+        return torch.addcmul(zero, w, scale, out=w).view(self.shape)
+
+    def codes(self, rows: torch.Tensor) -> torch.Tensor:
+        """The codes of some rows, uint8 (len(rows), in_features). Only for axis 1, where rows have groups of their own.
+
+        rows: (R,) int64
+        """
+        per_row = self.scale.shape[1]
+        groups = rows[:, None] * per_row + torch.arange(per_row, device=rows.device)  # (R, groups of a row)
+        run, place = groups // self.packed.shape[0], groups % self.packed.shape[0]
+        shift = self.bits * (_CODES_PER_ITEM[self.bits] - 1 - run)
+        codes = (self.packed[place] >> shift[..., None].to(self.packed.dtype)) & ((1 << self.bits) - 1)
+        return codes.to(torch.uint8).view(len(rows), -1)
+
+    def rows(self, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Some rows of W, (len(rows), in_features). Only for axis 1. rows: (R,) int64"""
+        w = self.codes(rows).view(len(rows), -1, self.group_size).to(dtype).sub_(1 << self.bits - 1)
+        scale, zero = self.scale[rows, :, None].to(dtype), self.zero[rows, :, None].to(dtype)
+        return torch.addcmul(zero, w, scale, out=w).view(len(rows), -1)
+
+
+@torch.no_grad()
+def quantize(
+    weight: torch.Tensor, bits: int, group_size: int, axis: int, dtype: torch.dtype, device: torch.device
+) -> QuantizedTensor:
+    """Quantize a matrix by HQQ (Badri & Shaji 2023) on `device`, a piece at a time, so that beside it and the result
+    only a piece is in memory.
+
+    weight: (out_features, in_features), anywhere; in_features is a multiple of `group_size`.
+    dtype: of scales and zeros.
+    """
+    grouped = weight.reshape(-1, group_size) if axis == 1 else weight.reshape(group_size, -1)
+    num_groups, runs = weight.numel() // group_size, _CODES_PER_ITEM[bits]
+    step = math.ceil(grouped.shape[0] / runs)  # rows of the packed matrix
+    # Pieces go along the groups. With axis 1 those that hqq packs over each other are `step` apart.
+    num_columns = step if axis == 1 else num_groups
+    together = runs if axis == 1 else 1
+    packed = torch.empty(step, grouped.shape[1], dtype=torch.int32 if bits == 3 else torch.uint8, device=device)
+    scale, zero = torch.empty(2, together, num_columns, dtype=dtype, device=device)
+    width = max(1, (_CHUNK if device.type == "cpu" else _CUDA_CHUNK) // (group_size * together))
+    for start in range(0, num_columns, width):
+        piece = slice(start, min(start + width, num_columns))
+        if axis == 1:
+            rows = torch.arange(runs)[:, None] * step + torch.arange(piece.start, piece.stop)
+            part = grouped[rows.view(-1).clamp(max=num_groups - 1).to(grouped.device)]  # the last run may be short
+        else:
+            part = grouped[:, piece]
+        codes, found = _quantize_piece(part.to(device), bits, group_size, axis)
+        packed[(piece,) if axis == 1 else (slice(None), piece)] = codes
+        scale[:, piece] = found["scale"].view(together, -1)
+        zero[:, piece] = (((1 << bits - 1) - found["zero"]) * found["scale"]).view(together, -1)
+    shape = (weight.shape[0], -1)
+    scale, zero = (t.view(-1)[:num_groups].reshape(shape) for t in (scale, zero))
+    return QuantizedTensor(packed, scale, zero, bits, group_size, axis)
+
+
+def _quantize_piece(
+    part: torch.Tensor, bits: int, group_size: int, axis: int
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    codes, found = _hqq().quantize(part, nbits=bits, group_size=group_size, axis=axis, device=str(part.device))
+    return codes, found
+
+
+def require_hqq() -> None:
+    """Raises UnsupportedError, which says how to install it, where the hqq library is missing."""
+    _hqq()
+
+
+def _hqq() -> Any:
+    try:
+        from hqq.core.quantize import Quantizer
+    except ImportError as error:
+        raise UnsupportedError(
+            f"quantization needs the package hqq, which cannot be imported ({error}); pip install 'mp13[hqq]'"
+        ) from None
+    return Quantizer

@@ -1,0 +1,116 @@
+"""Which of a model's tensors are matrices that may be quantized, what that asks of their shapes, and what is asked for.
+
+All of this is known before any weight is read.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from mp13.engine.linear.quantized_choice import Shape, kernel_note, require_kernel
+from mp13.engine.linear.quantized_tensor import require_hqq
+from mp13.engine.models.decoder_config import DecoderConfig
+from mp13.engine.quantization import Quantization, parse_quantization, stored_table
+from mp13.errors import ConfigError
+
+STORED_METHOD = "mp13-hqq"  # in a saved model's config.json; Transformers' own loaders refuse a name they don't know
+
+
+@dataclass(frozen=True)
+class ModelLayout:
+    """Modules by name, as in the checkpoint without ".weight"; shapes are (out_features, in_features)."""
+
+    linears: Mapping[str, Shape]
+    embedding: str
+    head: str | None
+    vocabulary: Shape  # of the embedding, and of the head
+    is_tied: bool  # the head's weight is the embedding's
+
+    def quantized(self, quantization: Quantization) -> dict[str, Shape]:
+        """Shapes of all that `quantization` quantizes."""
+        shapes = dict(self.linears)
+        if self.head is not None and head_bits(quantization, is_tied=self.is_tied) is not None:
+            shapes[self.head] = self.vocabulary
+        if quantization.embeddings is not None:
+            shapes[self.embedding] = self.vocabulary
+        return shapes
+
+
+def head_bits(quantization: Quantization, *, is_tied: bool) -> int | None:
+    """A tied head follows the embeddings unless it is given bits of its own; those make it a copy of its own."""
+    return quantization.head or (quantization.embeddings if is_tied else None)
+
+
+def decoder_layout(config: DecoderConfig) -> ModelLayout:
+    """Of the native decoder."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    layer: dict[str, Shape] = {
+        "self_attn.q_proj": (queries, hidden), "self_attn.k_proj": (keys, hidden), "self_attn.v_proj": (keys, hidden),
+        "self_attn.o_proj": (hidden, queries), "mlp.gate_proj": (inner, hidden), "mlp.up_proj": (inner, hidden),
+        "mlp.down_proj": (hidden, inner),
+    }  # fmt: skip
+    return ModelLayout(
+        {f"model.layers.{i}.{name}": shape for i in range(config.num_layers) for name, shape in layer.items()},
+        embedding="model.embed_tokens",
+        head="lm_head",
+        vocabulary=(config.vocab_size, hidden),
+        is_tied=config.tie_embeddings,
+    )
+
+
+@dataclass(frozen=True)
+class ChosenQuantization:
+    """`is_stored`: the checkpoint has quantized weights already. `note` says what was chosen, once it is fitted."""
+
+    quantization: Quantization
+    is_stored: bool = False
+    note: str = ""
+
+    def fitted(self, layout: ModelLayout, dtype: torch.dtype, device: torch.device) -> "ChosenQuantization":
+        """This with its group size, once it is certain that all of the model can be quantized so.
+
+        Raises:
+            ConfigError: the group size or the demanded kernel does not fit a layer. UnsupportedError: hqq is missing.
+        """
+        require_hqq()
+        shapes = layout.quantized(self.quantization)
+        quantization = self.quantization.fitted({name: width for name, (_, width) in shapes.items()})
+        products = {name: shape for name, shape in shapes.items() if name in layout.linears}
+        require_kernel(quantization, products, dtype, device)
+        return replace(self, quantization=quantization, note=kernel_note(quantization, products, dtype, device))
+
+
+def choose_quantization(requested: Any, hf_config: Any) -> ChosenQuantization | None:
+    """What the setting `requested` and the configuration of the model together mean; None is no quantization of ours.
+
+    Raises:
+        ConfigError: the model is quantized already, in another way than the setting asks.
+    """
+    asked, stored = parse_quantization(requested), getattr(hf_config, "quantization_config", None)
+    if stored is None:
+        return None if asked is None else ChosenQuantization(asked)
+    method = stored.get("quant_method") if isinstance(stored, dict) else getattr(stored, "quant_method", None)
+    if method != STORED_METHOD:
+        if asked is not None:
+            raise ConfigError(
+                f"quantization = {str(asked)!r} cannot be used: the model is already quantized by {str(method)!r}; "
+                "give 'none', or a model in full"
+            )
+        return None
+    own = parse_quantization(stored.get("weights"))
+    if own is None or own.group_size is None:
+        raise ConfigError("the model's config.json does not say how it is quantized; quantize it again")
+    if asked is not None and replace(asked, kernel="auto", group_size=asked.group_size or own.group_size) != own:
+        raise ConfigError(
+            f"quantization = {str(asked)!r} cannot be used: the model was saved as {str(own.of_weights)!r}; give "
+            "'none' to use it so, or a model in full"
+        )
+    return ChosenQuantization(replace(own, kernel=asked.kernel if asked else "auto"), is_stored=True)
+
+
+def stored_config(quantization: Quantization) -> dict[str, Any]:
+    """What config.json says of a model saved with this quantization, for `choose_quantization`."""
+    return {"quant_method": STORED_METHOD, "weights": stored_table(quantization)}

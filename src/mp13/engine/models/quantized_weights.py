@@ -1,0 +1,112 @@
+"""A model's weights in few bits: quantized as each tensor is read, or read as they were saved.
+
+Each checkpoint tensor is quantized for itself, so that every way to run a model has the same weights, and so that only
+one of them is ever there in full.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mp13.engine.context import StepContext
+from mp13.engine.linear.adapted_linear import AdaptedLinear
+from mp13.engine.linear.quantized_choice import quantized_weight
+from mp13.engine.linear.quantized_tensor import QuantizedTensor, quantize
+from mp13.engine.linear.quantized_weight import QuantizedEmbedding
+from mp13.engine.models.interface import ReadTensor
+from mp13.engine.models.model_layout import ChosenQuantization, head_bits
+from mp13.engine.models.model_weights import ModelWeights
+from mp13.engine.models.weights import Checkpoint, OnProgress
+
+EMBEDDING_AXIS = 1  # rows are looked up, so groups lie within them
+
+
+class QuantizedWeights(ModelWeights):
+    """`chosen` is fitted. `read` gives tensors on the CPU, floating ones in `weight_dtype`, the model's."""
+
+    def __init__(
+        self,
+        read: ReadTensor,
+        dtype: torch.dtype,
+        device: torch.device,
+        chosen: ChosenQuantization,
+        weight_dtype: torch.dtype,
+    ) -> None:
+        super().__init__(read, dtype, device)
+        self._quantization, self._is_stored, self._weight_dtype = chosen.quantization, chosen.is_stored, weight_dtype
+        self._table: QuantizedTensor | None = None  # the embeddings', for a head that is tied to them
+
+    def linear(self, names: list[str], has_bias: bool, context: StepContext) -> AdaptedLinear:
+        tensors = [self.matrix(name, self._quantization.bits, self._quantization.axis) for name in names]
+        parts = {name: tensor.shape[0] for name, tensor in zip(names, tensors, strict=True)}
+        return self._adapted(tensors, self._bias(names, has_bias), context, parts)
+
+    def embedding(self, name: str) -> nn.Module:
+        if self._quantization.embeddings is None:
+            return super().embedding(name)
+        self._table = self.matrix(name, self._quantization.embeddings, EMBEDDING_AXIS)
+        return QuantizedEmbedding(self._table, self._weight_dtype)
+
+    def head(
+        self, name: str, tied_to: str | None, has_bias: bool, context: StepContext, *, of_rows: bool
+    ) -> AdaptedLinear:
+        bits = head_bits(self._quantization, is_tied=tied_to is not None)
+        if bits is None:
+            return super().head(name, tied_to, has_bias, context, of_rows=of_rows)
+        tensor = self._table if tied_to is not None and self.shares_table else None
+        tensor = tensor or self.matrix(name, bits, self._quantization.axis, source=tied_to)
+        return self._adapted([tensor], self._bias([name], has_bias), context, {name: tensor.shape[0]}, of_rows=of_rows)
+
+    @property
+    def shares_table(self) -> bool:
+        """Whether a tied head would be quantized just as the embeddings are."""
+        q = self._quantization
+        return q.embeddings is not None and q.axis == EMBEDDING_AXIS and q.head in (None, q.embeddings)
+
+    def matrix(self, name: str, bits: int, axis: int, source: str | None = None) -> QuantizedTensor:
+        """The weight of module `name`, which a checkpoint in full calls `source`."""
+        assert self._quantization.group_size is not None
+        group_size = self._quantization.group_size
+        if not self._is_stored:
+            weight = self._read(f"{source or name}.weight")
+            return quantize(weight, bits, group_size, axis, self._weight_dtype, self.device)
+        packed, scale, zero = (self._read(part).to(self.device) for part in stored_names(name))
+        return QuantizedTensor(packed, scale, zero, bits, group_size, axis)
+
+    def _adapted(
+        self,
+        tensors: Sequence[QuantizedTensor],
+        bias: torch.Tensor | None,
+        context: StepContext,
+        parts: dict[str, int],
+        *,
+        of_rows: bool = False,
+    ) -> AdaptedLinear:
+        base = quantized_weight(tensors, bias, demanded=self._quantization.kernel == "int4")
+        return AdaptedLinear(base, context, parts, of_rows=of_rows)
+
+
+@contextmanager
+def open_weights(
+    folder: Path,
+    weight_dtype: torch.dtype,
+    dtype: torch.dtype,
+    device: torch.device,
+    chosen: ChosenQuantization | None,
+    on_progress: OnProgress,
+) -> Iterator[ModelWeights]:
+    """The weights in `folder`, in full or as `chosen`; `dtype` is the activations'. Raises ModelError."""
+    read_on = device if chosen is None else torch.device("cpu")
+    with Checkpoint(folder, weight_dtype, read_on, on_progress) as checkpoint:
+        if chosen is None:
+            yield ModelWeights(checkpoint.read, dtype, device)
+        else:
+            yield QuantizedWeights(checkpoint.read, dtype, device, chosen, weight_dtype)
+
+
+def stored_names(name: str) -> tuple[str, str, str]:
+    """What codes, scales and zeros of module `name` are called in a saved model."""
+    return f"{name}.weight_packed", f"{name}.weight_scale", f"{name}.weight_zero"
