@@ -23,7 +23,7 @@ from mp13.engine.linear.delta import LinearDelta
 from mp13.engine.models.interface import CausalModel
 from mp13.engine.models.loader import load_model
 from mp13.engine.models.support import needs_softcap
-from mp13.engine.models.transformers_bridge import TransformersModel, load_bridged
+from mp13.engine.models.transformers_bridge import TransformersModel
 from mp13.engine.request import SamplingParams
 from mp13.engine.scheduling.batch import Batch, ScheduledSequence
 from mp13.engine.scheduling.block_pool import BlockPool
@@ -50,8 +50,7 @@ def load(
 ) -> TransformersModel:
     config = AutoConfig.from_pretrained(path)
     attend = attend or choose_attention("auto", needs_softcap=needs_softcap(config)).function
-    context = context or StepContext()
-    return load_bridged(path, config, dtype, CPU, attend, context, None, lambda *_: None, trust_remote_code)[0]
+    return TransformersModel.load(path, config, dtype, CPU, attend, context or StepContext(), trust_remote_code)
 
 
 def text(length: int, seed: int) -> list[int]:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from mp13.errors import ConfigError
@@ -143,7 +143,9 @@ def stored_table(quantization: Quantization) -> dict[str, Any]:
 
 
 def _refused(value: Any, what: str | None, allowed: str) -> ConfigError:
-    shown = stored_table(value) if isinstance(value, Quantization) else value
+    shown = value
+    if isinstance(value, Quantization):
+        shown = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
     why = "" if what is None else f" ({what} is not known)"
     return ConfigError(f"quantization = {shown!r} cannot be used{why}; give {allowed}")
 

@@ -4,7 +4,7 @@ The hqq library finds the codes and packs them; how they are multiplied with is 
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,8 +40,14 @@ class QuantizedTensor:
     def num_bytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in (self.packed, self.scale, self.zero))
 
-    def to(self, device: torch.device) -> "QuantizedTensor":
-        return replace(self, packed=self.packed.to(device), scale=self.scale.to(device), zero=self.zero.to(device))
+    def fits(self, shape: tuple[int, int]) -> bool:
+        """Whether its parts are those of a matrix of this shape."""
+        grouped = _grouped(shape[0] * shape[1], self.group_size, self.axis)
+        groups = (shape[0], shape[1] // self.group_size)
+        packed = (_num_packed(grouped[0], self.bits), grouped[1])
+        return (self.packed.shape, self.scale.shape, self.zero.shape) == (packed, groups, groups) and (
+            self.packed.dtype == _packed_dtype(self.bits) and self.scale.dtype == self.zero.dtype
+        )
 
     def dense(self, dtype: torch.dtype) -> torch.Tensor:
         """W, computed in float32 and rounded once to `dtype`."""
@@ -82,13 +88,13 @@ def quantize(
     weight: (out_features, in_features), anywhere; in_features is a multiple of `group_size`.
     dtype: of scales and zeros.
     """
-    grouped = weight.reshape(-1, group_size) if axis == 1 else weight.reshape(group_size, -1)
+    grouped = weight.reshape(_grouped(weight.numel(), group_size, axis))
     num_groups, runs = weight.numel() // group_size, _CODES_PER_ITEM[bits]
-    step = math.ceil(grouped.shape[0] / runs)  # rows of the packed matrix
+    step = _num_packed(grouped.shape[0], bits)
     # Pieces go along the groups. With axis 1 those that hqq packs over each other are `step` apart.
     num_columns = step if axis == 1 else num_groups
     together = runs if axis == 1 else 1
-    packed = torch.empty(step, grouped.shape[1], dtype=torch.int32 if bits == 3 else torch.uint8, device=device)
+    packed = torch.empty(step, grouped.shape[1], dtype=_packed_dtype(bits), device=device)
     scale, zero = torch.empty(2, together, num_columns, dtype=dtype, device=device)
     width = max(1, (_CHUNK if device.type == "cpu" else _CUDA_CHUNK) // (group_size * together))
     for start in range(0, num_columns, width):
@@ -105,6 +111,19 @@ def quantize(
     shape = (weight.shape[0], -1)
     scale, zero = (t.view(-1)[:num_groups].reshape(shape) for t in (scale, zero))
     return QuantizedTensor(packed, scale, zero, bits, group_size, axis)
+
+
+def _grouped(numbers: int, group_size: int, axis: int) -> tuple[int, int]:
+    """The shape in which a matrix of so many numbers is packed."""
+    return (numbers // group_size, group_size) if axis == 1 else (group_size, numbers // group_size)
+
+
+def _num_packed(num_rows: int, bits: int) -> int:
+    return math.ceil(num_rows / _CODES_PER_ITEM[bits])
+
+
+def _packed_dtype(bits: int) -> torch.dtype:
+    return torch.int32 if bits == 3 else torch.uint8
 
 
 def _quantize_piece(

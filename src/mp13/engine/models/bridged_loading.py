@@ -89,6 +89,30 @@ def read_quantized(
     return whole, fill(whole, layout, weights, context), replace(chosen, note=note)
 
 
+def read_dequantized(folder: Path, config: Any, chosen: ChosenQuantization, trust_remote_code: bool) -> PreTrainedModel:
+    """A model that was saved in few bits, in full and in its own dtype, on the CPU. Errors of `read_quantized`."""
+    dtype = config.get_text_config().dtype if hasattr(config, "dtype") else config.torch_dtype
+    cpu = torch.device("cpu")
+    model = empty_model(folder, config, dtype, trust_remote_code)
+    layout = bridged_layout(model, chosen)
+    chosen = chosen.fitted(layout, dtype, cpu)
+    with Checkpoint(folder, dtype, cpu, lambda stage, fraction: None) as checkpoint:
+        weights = QuantizedWeights(checkpoint.read, dtype, cpu, chosen, dtype)
+        for name, own in model.state_dict(keep_vars=True).items():
+            module = name.removesuffix(".weight")
+            if module in chosen.matrices:
+                tensor = weights.matrix(module).dense(dtype)
+            elif layout.is_tied and module == layout.head:
+                continue
+            else:
+                tensor = checkpoint.read(name)
+            _require_shape(name, tensor.shape, own.shape)
+            _put(model, name, nn.Parameter(tensor, requires_grad=False) if isinstance(own, nn.Parameter) else tensor)
+    if layout.is_tied and layout.head not in chosen.matrices:
+        _put(model, f"{layout.head}.weight", model.get_input_embeddings().weight)
+    return model
+
+
 def empty_model(folder: Path, config: Any, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
     """The model without its weights, which are on the device "meta"; buffers are real, on the CPU."""
     config = copy.deepcopy(config)

@@ -54,7 +54,7 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
     tokenizer = _read(folder, "tokenizer", AutoTokenizer, config.trust_remote_code)
     text_config = hf_config.get_text_config()
     device = choose_device(config.device)
-    dtype = _choose_dtype(config.dtype, text_config, device)
+    dtype = choose_dtype(config.dtype, text_config, device)
     impl, impl_reason = choose_impl(hf_config, config.model_impl)
     chosen = choose_quantization(config.quantization, hf_config)
     attention = choose_attention(config.attn_implementation, needs_softcap=needs_softcap(hf_config))
@@ -71,12 +71,21 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
         with open_weights(folder, dtype, activation_dtype, device, chosen, on_progress) as weights:
             model = Decoder(decoder, weights, attention.function, context)
     else:
-        from mp13.engine.models.transformers_bridge import load_bridged
+        from mp13.engine.models.transformers_bridge import TransformersModel
 
         on_progress("weights", None)
-        model, chosen = load_bridged(
-            folder, hf_config, dtype, device, attention.function, context, chosen, on_progress, config.trust_remote_code
+        model = bridged = TransformersModel.load(
+            folder,
+            hf_config,
+            dtype,
+            device,
+            attention.function,
+            context,
+            config.trust_remote_code,
+            chosen=chosen,
+            on_progress=on_progress,
         )
+        chosen = bridged.chosen
     return LoadedModel(
         model=model,
         context=context,
@@ -112,7 +121,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _choose_dtype(name: str, text_config: Any, device: torch.device) -> torch.dtype:
+def choose_dtype(name: str, text_config: Any, device: torch.device) -> torch.dtype:
     """ "auto" is the checkpoint's own; on the CPU bfloat16 stands in for float16, which is slow there."""
     if name != "auto":
         named: torch.dtype = getattr(torch, name)

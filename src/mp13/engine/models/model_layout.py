@@ -4,7 +4,7 @@ All of this is known before any weight is read.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,15 @@ from mp13.engine.models.decoder_config import DecoderConfig
 from mp13.engine.quantization import Quantization, parse_quantization, stored_table
 from mp13.errors import ConfigError
 
+EMBEDDING_AXIS = 1  # rows are looked up, so groups lie within them
 STORED_METHOD = "mp13-hqq"  # in a saved model's config.json; Transformers' own loaders refuse a name they don't know
+
+
+@dataclass(frozen=True)
+class QuantizedMatrix:
+    shape: Shape
+    bits: int
+    axis: int
 
 
 @dataclass(frozen=True)
@@ -28,19 +36,26 @@ class ModelLayout:
     vocabulary: Shape  # of the embedding, and of the head
     is_tied: bool  # the head's weight is the embedding's
 
-    def quantized(self, quantization: Quantization) -> dict[str, Shape]:
-        """Shapes of all that `quantization` quantizes."""
-        shapes = dict(self.linears)
-        if self.head is not None and head_bits(quantization, is_tied=self.is_tied) is not None:
-            shapes[self.head] = self.vocabulary
-        if quantization.embeddings is not None:
-            shapes[self.embedding] = self.vocabulary
-        return shapes
+    def quantized(self, quantization: Quantization) -> dict[str, "QuantizedMatrix"]:
+        """All that `quantization` quantizes, each matrix once: a tied head may be the embedding's very own."""
+        q = quantization
+        found = {name: QuantizedMatrix(shape, q.bits, q.axis) for name, shape in self.linears.items()}
+        if q.embeddings is not None:
+            found[self.embedding] = QuantizedMatrix(self.vocabulary, q.embeddings, EMBEDDING_AXIS)
+        bits = self.head_bits(q)
+        if self.head is not None and bits is not None and not self.shares_table(q):
+            found[self.head] = QuantizedMatrix(self.vocabulary, bits, q.axis)
+        return found
 
+    def head_bits(self, quantization: Quantization) -> int | None:
+        """A tied head follows the embeddings unless it is given bits of its own; those make it a copy of its own."""
+        return quantization.head or (quantization.embeddings if self.is_tied else None)
 
-def head_bits(quantization: Quantization, *, is_tied: bool) -> int | None:
-    """A tied head follows the embeddings unless it is given bits of its own; those make it a copy of its own."""
-    return quantization.head or (quantization.embeddings if is_tied else None)
+    def shares_table(self, quantization: Quantization) -> bool:
+        """Whether a tied head is quantized just as the embeddings are, and so needs no copy."""
+        q = quantization
+        same = q.axis == EMBEDDING_AXIS and q.head in (None, q.embeddings)
+        return self.is_tied and q.embeddings is not None and same
 
 
 def decoder_layout(config: DecoderConfig) -> ModelLayout:
@@ -63,10 +78,12 @@ def decoder_layout(config: DecoderConfig) -> ModelLayout:
 
 @dataclass(frozen=True)
 class ChosenQuantization:
-    """`is_stored`: the checkpoint has quantized weights already. `note` says what was chosen, once it is fitted."""
+    """`is_stored`: the checkpoint has quantized weights already. Once fitted, `matrices` are what is quantized, and
+    `note` says for a person what was chosen."""
 
     quantization: Quantization
     is_stored: bool = False
+    matrices: Mapping[str, QuantizedMatrix] = field(default_factory=dict)
     note: str = ""
 
     def fitted(self, layout: ModelLayout, dtype: torch.dtype, device: torch.device) -> "ChosenQuantization":
@@ -76,11 +93,11 @@ class ChosenQuantization:
             ConfigError: the group size or the demanded kernel does not fit a layer. UnsupportedError: hqq is missing.
         """
         require_hqq()
-        shapes = layout.quantized(self.quantization)
-        quantization = self.quantization.fitted({name: width for name, (_, width) in shapes.items()})
-        products = {name: shape for name, shape in shapes.items() if name in layout.linears}
-        require_kernel(quantization, products, dtype, device)
-        return replace(self, quantization=quantization, note=kernel_note(quantization, products, dtype, device))
+        matrices = layout.quantized(self.quantization)
+        quantization = self.quantization.fitted({name: matrix.shape[1] for name, matrix in matrices.items()})
+        require_kernel(quantization, layout.linears, dtype, device)
+        note = kernel_note(quantization, layout.linears, dtype, device)
+        return replace(self, quantization=quantization, matrices=layout.quantized(quantization), note=note)
 
 
 def choose_quantization(requested: Any, hf_config: Any) -> ChosenQuantization | None:

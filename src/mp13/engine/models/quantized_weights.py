@@ -17,11 +17,10 @@ from mp13.engine.linear.quantized_choice import quantized_weight
 from mp13.engine.linear.quantized_tensor import QuantizedTensor, quantize
 from mp13.engine.linear.quantized_weight import QuantizedEmbedding
 from mp13.engine.models.interface import ReadTensor
-from mp13.engine.models.model_layout import ChosenQuantization, head_bits
+from mp13.engine.models.model_layout import ChosenQuantization
 from mp13.engine.models.model_weights import ModelWeights
 from mp13.engine.models.weights import Checkpoint, OnProgress
-
-EMBEDDING_AXIS = 1  # rows are looked up, so groups lie within them
+from mp13.errors import ModelError
 
 
 class QuantizedWeights(ModelWeights):
@@ -36,45 +35,49 @@ class QuantizedWeights(ModelWeights):
         weight_dtype: torch.dtype,
     ) -> None:
         super().__init__(read, dtype, device)
-        self._quantization, self._is_stored, self._weight_dtype = chosen.quantization, chosen.is_stored, weight_dtype
+        self._chosen, self._weight_dtype = chosen, weight_dtype
         self._table: QuantizedTensor | None = None  # the embeddings', for a head that is tied to them
 
     def linear(self, names: list[str], has_bias: bool, context: StepContext) -> AdaptedLinear:
-        tensors = [self.matrix(name, self._quantization.bits, self._quantization.axis) for name in names]
+        tensors = [self.matrix(name) for name in names]
         parts = {name: tensor.shape[0] for name, tensor in zip(names, tensors, strict=True)}
         return self._adapted(tensors, self._bias(names, has_bias), context, parts)
 
     def embedding(self, name: str) -> nn.Module:
-        if self._quantization.embeddings is None:
+        if name not in self._chosen.matrices:
             return super().embedding(name)
-        self._table = self.matrix(name, self._quantization.embeddings, EMBEDDING_AXIS)
+        self._table = self.matrix(name)
         return QuantizedEmbedding(self._table, self._weight_dtype)
 
     def head(
         self, name: str, tied_to: str | None, has_bias: bool, context: StepContext, *, of_rows: bool
     ) -> AdaptedLinear:
-        bits = head_bits(self._quantization, is_tied=tied_to is not None)
-        if bits is None:
+        if name in self._chosen.matrices:
+            tensor = self.matrix(name, source=tied_to)
+        elif tied_to is not None and self._table is not None:
+            tensor = self._table
+        else:
             return super().head(name, tied_to, has_bias, context, of_rows=of_rows)
-        tensor = self._table if tied_to is not None and self.shares_table else None
-        tensor = tensor or self.matrix(name, bits, self._quantization.axis, source=tied_to)
         return self._adapted([tensor], self._bias([name], has_bias), context, {name: tensor.shape[0]}, of_rows=of_rows)
 
-    @property
-    def shares_table(self) -> bool:
-        """Whether a tied head would be quantized just as the embeddings are."""
-        q = self._quantization
-        return q.embeddings is not None and q.axis == EMBEDDING_AXIS and q.head in (None, q.embeddings)
+    def matrix(self, name: str, source: str | None = None) -> QuantizedTensor:
+        """The weight of module `name`, one of those that are quantized; `source` is what a checkpoint in full calls it.
 
-    def matrix(self, name: str, bits: int, axis: int, source: str | None = None) -> QuantizedTensor:
-        """The weight of module `name`, which a checkpoint in full calls `source`."""
-        assert self._quantization.group_size is not None
-        group_size = self._quantization.group_size
-        if not self._is_stored:
+        Raises:
+            ModelError: what was saved is not of the model's shape.
+        """
+        matrix, group_size = self._chosen.matrices[name], self._chosen.quantization.group_size
+        assert group_size is not None
+        if not self._chosen.is_stored:
             weight = self._read(f"{source or name}.weight")
-            return quantize(weight, bits, group_size, axis, self._weight_dtype, self.device)
+            return quantize(weight, matrix.bits, group_size, matrix.axis, self._weight_dtype, self.device)
         packed, scale, zero = (self._read(part).to(self.device) for part in stored_names(name))
-        return QuantizedTensor(packed, scale, zero, bits, group_size, axis)
+        tensor = QuantizedTensor(packed, scale, zero, matrix.bits, group_size, matrix.axis)
+        if not tensor.fits(matrix.shape):
+            raise ModelError(
+                f"the saved weight of {name} does not fit config.json; quantize the model again"
+            )
+        return tensor
 
     def _adapted(
         self,
@@ -85,7 +88,7 @@ class QuantizedWeights(ModelWeights):
         *,
         of_rows: bool = False,
     ) -> AdaptedLinear:
-        base = quantized_weight(tensors, bias, demanded=self._quantization.kernel == "int4")
+        base = quantized_weight(tensors, bias, demanded=self._chosen.quantization.kernel == "int4")
         return AdaptedLinear(base, context, parts, of_rows=of_rows)
 
 

@@ -61,6 +61,7 @@ class TransformersModel(nn.Module):
         linears: dict[str, AdaptedLinear] | None = None,
     ) -> None:
         super().__init__()
+        self.chosen: ChosenQuantization | None = None
         self.model = model
         self._keeps_rows = keeps_rows(model)
         try:
@@ -78,37 +79,41 @@ class TransformersModel(nn.Module):
             raise ModelError(f"model type {kind!r} cannot run here: {reason}; choose another model") from error
         self.targets = {name: AdapterTarget(linear, 0) for name, linear in whole.items()}
 
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        config: Any,
+        dtype: torch.dtype,
+        device: torch.device,
+        attend: PagedAttentionFunction,
+        context: StepContext,
+        trust_remote_code: bool = False,
+        *,
+        chosen: ChosenQuantization | None = None,
+        on_progress: OnProgress = lambda stage, fraction: None,
+    ) -> "TransformersModel":
+        """Read the model of Hugging Face configuration `config` from `folder`, in full or quantized as `chosen`.
+
+        Raises:
+            ModelError: the weights cannot be read or are incomplete, or the model cannot run here.
+            ConfigError: it cannot be quantized so.
+        """
+        if chosen is None:
+            return cls(read_whole(folder, config, dtype, device, trust_remote_code), attend, context)
+        model, linears, chosen = read_quantized(
+            folder, config, dtype, device, context, chosen, on_progress, trust_remote_code
+        )
+        bridged = cls(model, attend, context, linears)
+        bridged.chosen = chosen
+        return bridged
+
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """input_ids, positions: (T,); rows: (R,), the tokens whose logits are wanted -> (R, vocab_size)"""
         keep = {"logits_to_keep": rows} if self._keeps_rows else {}
         output = self.model(input_ids=input_ids[None], position_ids=positions[None], use_cache=False, **keep)
         logits: torch.Tensor = output.logits[0]
         return logits if self._keeps_rows else logits[rows]
-
-
-def load_bridged(
-    folder: Path,
-    config: Any,
-    dtype: torch.dtype,
-    device: torch.device,
-    attend: PagedAttentionFunction,
-    context: StepContext,
-    chosen: ChosenQuantization | None,
-    on_progress: OnProgress,
-    trust_remote_code: bool = False,
-) -> tuple[TransformersModel, ChosenQuantization | None]:
-    """The model of Hugging Face configuration `config` in `folder`, and how it is quantized.
-
-    Raises:
-        ModelError: the weights cannot be read or are incomplete, or the model cannot run here.
-        ConfigError: it cannot be quantized so.
-    """
-    if chosen is None:
-        return TransformersModel(read_whole(folder, config, dtype, device, trust_remote_code), attend, context), None
-    model, linears, chosen = read_quantized(
-        folder, config, dtype, device, context, chosen, on_progress, trust_remote_code
-    )
-    return TransformersModel(model, attend, context, linears), chosen
 
 
 def _cache_shape(layers: list[AttentionLayer], *, may_cap: bool) -> CacheShape:
