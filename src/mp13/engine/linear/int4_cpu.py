@@ -11,11 +11,11 @@ from functools import cache
 
 import torch
 
-from mp13.engine.linear.quantized_tensor import QuantizedTensor
+from mp13.engine.linear.quantized_tensor import QuantizedTensor, row_pieces
 from mp13.engine.linear.quantized_weight import QuantizedWeight
 
 _FEW_ROWS, _FEW_ROWS_FLOAT32 = 384, 1
-_ROWS_AT_ONCE = 4096  # while the layout is made; a multiple of every block
+_LARGEST_BLOCK = 64  # rows; see _unpack
 GROUP_SIZES = (32, 64, 128, 256)
 ROW_MULTIPLE = 16
 
@@ -29,9 +29,8 @@ class Int4CPUWeight(QuantizedWeight):
         self.few_rows = few_rows(self._dtype)
         num_rows, width = self.shape
         self._packed = torch.empty(num_rows, width // 2, dtype=torch.uint8)
-        for start in range(0, num_rows, _ROWS_AT_ONCE):
-            codes = stacked_codes(tensors, start, min(start + _ROWS_AT_ONCE, num_rows))
-            self._packed[start : start + len(codes)] = _pack(codes)
+        for rows in row_pieces((num_rows, width), _LARGEST_BLOCK, self.device):
+            self._packed[rows.start : rows.stop] = _pack(stacked_codes(tensors, rows))
         self._scales_and_zeros = scales_and_zeros(tensors)
 
     def few(self, x: torch.Tensor) -> torch.Tensor:
@@ -51,14 +50,14 @@ def few_rows(dtype: torch.dtype) -> int:
     return _FEW_ROWS_FLOAT32 if dtype == torch.float32 else _FEW_ROWS
 
 
-def stacked_codes(tensors: Sequence[QuantizedTensor], start: int, stop: int) -> torch.Tensor:
-    """Codes of rows `start` to `stop` of the tensors one under the other, uint8 (stop - start, in_features)."""
+def stacked_codes(tensors: Sequence[QuantizedTensor], rows: range) -> torch.Tensor:
+    """Codes of some rows of the tensors one under the other, uint8 (len(rows), in_features)."""
     found, first = [], 0
     for tensor in tensors:
         num_rows = tensor.shape[0]
-        rows = torch.arange(max(start - first, 0), min(stop - first, num_rows), device=tensor.scale.device)
-        if len(rows):
-            found.append(tensor.codes(rows))
+        start, stop = max(rows.start - first, 0), min(rows.stop - first, num_rows)
+        if start < stop:
+            found.append(tensor.codes(torch.arange(start, stop, device=tensor.scale.device)))
         first += num_rows
     return torch.cat(found)
 
@@ -110,4 +109,6 @@ def _block_rows() -> int | None:
         packed = _pack(codes)
     except (AttributeError, RuntimeError):
         return None
-    return next((block for block in (64, 32) if torch.equal(_unpack(packed, torch.uint8, block), codes.t())), None)
+    return next(
+        (block for block in (_LARGEST_BLOCK, 32) if torch.equal(_unpack(packed, torch.uint8, block), codes.t())), None
+    )

@@ -10,11 +10,10 @@ from functools import cache
 import torch
 
 from mp13.engine.linear.int4_cpu import scales_and_zeros, stacked_codes
-from mp13.engine.linear.quantized_tensor import QuantizedTensor
+from mp13.engine.linear.quantized_tensor import QuantizedTensor, row_pieces
 from mp13.engine.linear.quantized_weight import QuantizedWeight
 
 _FEW_ROWS = 64
-_ROWS_AT_ONCE = 4096  # while the layout is made
 _INNER_K_TILES = 8
 _TILE = (8, 16 * _INNER_K_TILES)  # rows and columns
 ROW_MULTIPLE, COLUMN_MULTIPLE = _TILE
@@ -31,9 +30,8 @@ class Int4CUDAWeight(QuantizedWeight):
         num_rows, width = self.shape
         size = (num_rows // _TILE[0], width // _TILE[1], 32, _INNER_K_TILES // 2)
         self._packed = torch.empty(size, dtype=torch.int32, device=self.device)
-        for start in range(0, num_rows, _ROWS_AT_ONCE):
-            tiles = _pack(stacked_codes(tensors, start, min(start + _ROWS_AT_ONCE, num_rows)))
-            self._packed[start // _TILE[0] : start // _TILE[0] + len(tiles)] = tiles
+        for rows in row_pieces((num_rows, width), _TILE[0], self.device):
+            self._packed[rows.start // _TILE[0] : rows.stop // _TILE[0]] = _pack(stacked_codes(tensors, rows))
         self._scales_and_zeros = scales_and_zeros(tensors)
 
     def few(self, x: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ The hqq library finds the codes and packs them; how they are multiplied with is 
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from mp13.errors import UnsupportedError
 
 _PACKING = {8: "8bit_u8", 4: "4bit_u8", 3: "3bit_32", 2: "2bit_u8"}  # hqq's names
 _CODES_PER_ITEM = {8: 1, 4: 2, 3: 10, 2: 4}
-# Weights quantized at once: hqq holds about eight float32 copies of them.
+# Weights quantized or repacked at once: hqq holds about eight float32 copies of them.
 _CHUNK, _CUDA_CHUNK = 1 << 18, 1 << 22
 
 
@@ -96,7 +97,7 @@ def quantize(
     together = runs if axis == 1 else 1
     packed = torch.empty(step, grouped.shape[1], dtype=_packed_dtype(bits), device=device)
     scale, zero = torch.empty(2, together, num_columns, dtype=dtype, device=device)
-    width = max(1, (_CHUNK if device.type == "cpu" else _CUDA_CHUNK) // (group_size * together))
+    width = max(1, _chunk(device) // (group_size * together))
     for start in range(0, num_columns, width):
         piece = slice(start, min(start + width, num_columns))
         if axis == 1:
@@ -111,6 +112,17 @@ def quantize(
     shape = (weight.shape[0], -1)
     scale, zero = (t.view(-1)[:num_groups].reshape(shape) for t in (scale, zero))
     return QuantizedTensor(packed, scale, zero, bits, group_size, axis)
+
+
+def row_pieces(shape: tuple[int, int], multiple: int, device: torch.device) -> Iterator[range]:
+    """The rows of a matrix in pieces small enough to lie about unpacked, each but the last of a multiple of rows."""
+    step = max(1, _chunk(device) // (shape[1] * multiple)) * multiple
+    for start in range(0, shape[0], step):
+        yield range(start, min(start + step, shape[0]))
+
+
+def _chunk(device: torch.device) -> int:
+    return _CHUNK if device.type == "cpu" else _CUDA_CHUNK
 
 
 def _grouped(numbers: int, group_size: int, axis: int) -> tuple[int, int]:

@@ -74,9 +74,7 @@ class QuantizedWeights(ModelWeights):
         packed, scale, zero = (self._read(part).to(self.device) for part in stored_names(name))
         tensor = QuantizedTensor(packed, scale, zero, matrix.bits, group_size, matrix.axis)
         if not tensor.fits(matrix.shape):
-            raise ModelError(
-                f"the saved weight of {name} does not fit config.json; quantize the model again"
-            )
+            raise ModelError(f"the saved weight of {name} does not fit config.json; quantize the model again")
         return tensor
 
     def _adapted(

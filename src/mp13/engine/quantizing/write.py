@@ -30,7 +30,6 @@ from mp13.engine.quantizing.request import QuantizeReport, QuantizeRequest
 from mp13.errors import ConfigError, ModelError
 
 _SHARD_BYTES = 2 << 30
-_INDEX = "model.safetensors.index.json"
 Tensors = Iterator[tuple[str, torch.Tensor]]
 
 
@@ -95,12 +94,15 @@ def _tensors(
 
 
 def _write_shards(folder: Path, tensors: Tensors) -> None:
-    shards: list[list[str]] = []
+    """Under names of our own and without an index, so that no other loader takes the folder for a model in full: those
+    of Transformers would pass over what they don't know and make the rest up."""
     held: dict[str, torch.Tensor] = {}
+    num_files = 0
 
     def write() -> None:
-        save_file(held, folder / f"model-{len(shards) + 1:05}.safetensors", metadata={"format": "pt"})
-        shards.append(list(held))
+        nonlocal num_files
+        num_files += 1
+        save_file(held, folder / f"quantized-{num_files:05}.safetensors", metadata={"format": "pt"})
         held.clear()
 
     for name, tensor in tensors:
@@ -109,5 +111,3 @@ def _write_shards(folder: Path, tensors: Tensors) -> None:
             write()
     if held:
         write()
-    places = {name: f"model-{i + 1:05}.safetensors" for i, names in enumerate(shards) for name in names}
-    (folder / _INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}, indent=2), encoding="utf-8")
