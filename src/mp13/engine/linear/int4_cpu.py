@@ -33,6 +33,10 @@ class Int4CPUWeight(QuantizedWeight):
             self._packed[rows.start : rows.stop] = _pack(stacked_codes(tensors, rows))
         self._scales_and_zeros = scales_and_zeros(tensors)
 
+    @property
+    def num_bytes(self) -> int:
+        return self._packed.nbytes + self._scales_and_zeros.nbytes
+
     def few(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
             x.to(self._dtype), self._packed, self._group_size, self._scales_and_zeros

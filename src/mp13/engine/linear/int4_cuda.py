@@ -34,6 +34,10 @@ class Int4CUDAWeight(QuantizedWeight):
             self._packed[rows.start // _TILE[0] : rows.stop // _TILE[0]] = _pack(stacked_codes(tensors, rows))
         self._scales_and_zeros = scales_and_zeros(tensors)
 
+    @property
+    def num_bytes(self) -> int:
+        return self._packed.nbytes + self._scales_and_zeros.nbytes
+
     def few(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = torch.ops.aten._weight_int4pack_mm(
             x.to(torch.bfloat16), self._packed, self._group_size, self._scales_and_zeros

@@ -4,7 +4,9 @@ The hqq library finds the codes and packs them; how they are multiplied with is 
 """
 
 import math
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +16,9 @@ from mp13.errors import UnsupportedError
 
 _PACKING = {8: "8bit_u8", 4: "4bit_u8", 3: "3bit_32", 2: "2bit_u8"}  # hqq's names
 _CODES_PER_ITEM = {8: 1, 4: 2, 3: 10, 2: 4}
-# Weights quantized or repacked at once: hqq holds about eight float32 copies of them.
-_CHUNK, _CUDA_CHUNK = 1 << 18, 1 << 22
+# Weights quantized or repacked at once: hqq holds about eight float32 copies of them. On a CPU so few that torch keeps
+# each step to one thread, which makes the sums the same on every number of threads; there are pieces for all of them.
+_CHUNK, _CUDA_CHUNK = 1 << 15, 1 << 22
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class QuantizedTensor:
 
     @property
     def num_bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in (self.packed, self.scale, self.zero))
+        return self.packed.nbytes + self.scale.nbytes + self.zero.nbytes
 
     def fits(self, shape: tuple[int, int]) -> bool:
         """Whether its parts are those of a matrix of this shape."""
@@ -98,17 +101,21 @@ def quantize(
     packed = torch.empty(step, grouped.shape[1], dtype=_packed_dtype(bits), device=device)
     scale, zero = torch.empty(2, together, num_columns, dtype=dtype, device=device)
     width = max(1, _chunk(device) // (group_size * together))
-    for start in range(0, num_columns, width):
+
+    def quantize_piece(start: int) -> None:
         piece = slice(start, min(start + width, num_columns))
         if axis == 1:
             rows = torch.arange(runs)[:, None] * step + torch.arange(piece.start, piece.stop)
             part = grouped[rows.view(-1).clamp(max=num_groups - 1).to(grouped.device)]  # the last run may be short
         else:
             part = grouped[:, piece]
-        codes, found = _quantize_piece(part.to(device), bits, group_size, axis)
+        codes, found = _hqq().quantize(part.to(device), bits, group_size=group_size, axis=axis, device=str(device))
         packed[(piece,) if axis == 1 else (slice(None), piece)] = codes
         scale[:, piece] = found["scale"].view(together, -1)
         zero[:, piece] = (((1 << bits - 1) - found["zero"]) * found["scale"]).view(together, -1)
+
+    with ThreadPoolExecutor(torch.get_num_threads() if device.type == "cpu" else 1) as pool:
+        deque(pool.map(quantize_piece, range(0, num_columns, width)), maxlen=0)
     shape = (weight.shape[0], -1)
     scale, zero = (t.view(-1)[:num_groups].reshape(shape) for t in (scale, zero))
     return QuantizedTensor(packed, scale, zero, bits, group_size, axis)
@@ -136,13 +143,6 @@ def _num_packed(num_rows: int, bits: int) -> int:
 
 def _packed_dtype(bits: int) -> torch.dtype:
     return torch.int32 if bits == 3 else torch.uint8
-
-
-def _quantize_piece(
-    part: torch.Tensor, bits: int, group_size: int, axis: int
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    codes, found = _hqq().quantize(part, nbits=bits, group_size=group_size, axis=axis, device=str(part.device))
-    return codes, found
 
 
 def require_hqq() -> None:

@@ -27,6 +27,11 @@ class QuantizedWeight(BaseWeight):
         self.is_packed = self.device.type == "cpu" and first.scale.dtype != torch.float32
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
+    @property
+    def num_bytes(self) -> int:
+        """What is kept between calls, without the bias."""
+        raise NotImplementedError
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
             y: torch.Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
@@ -58,6 +63,10 @@ class DequantizedWeight(QuantizedWeight):
     def __init__(self, tensors: Sequence[QuantizedTensor], bias: torch.Tensor | None) -> None:
         super().__init__(tensors, bias)
         self._tensors = tuple(tensors)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.num_bytes for tensor in self._tensors)
 
     def dense(self, dtype: torch.dtype) -> torch.Tensor:
         if len(self._tensors) == 1:
