@@ -45,7 +45,7 @@ def describe(config: EngineConfig, loaded: LoadedModel, max_model_len: int, num_
         device=str(loaded.device),
         model_impl=loaded.model_impl,
         attn_implementation=loaded.attention.name,
-        quantization=config.quantization,
+        quantization=loaded.quantization,
         max_model_len=max_model_len,
         kv_cache_tokens=num_blocks * config.block_size,
         notes=loaded.notes,

@@ -38,6 +38,11 @@ def _listed(value: Any) -> Any:
         return value
 
 
+def _table_text(value: Any) -> Any:
+    """A file's table as JSON, which is how a flag or a variable has it."""
+    return json.dumps(value) if isinstance(value, dict) else value
+
+
 _Listed = [NoDecode, BeforeValidator(_listed)]
 OptionalInt = Annotated[int | None, BeforeValidator(_none_word)]
 OptionalText = Annotated[str | None, BeforeValidator(_none_word)]
@@ -94,7 +99,11 @@ class EngineSettings(BaseModel):
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     model_impl: str = Field("auto", description="`auto`, `native` (mp13's decoder) or `transformers`.")
     attn_implementation: str = Field("auto", description="The attention backend: `auto`, `sdpa` or `reference`.")
-    quantization: str = Field("none", description="Only `none` in this version.")
+    quantization: Annotated[str, NoDecode, BeforeValidator(_table_text)] = Field(
+        "none",
+        description="HQQ: `none`, `hqq-8bit`, `hqq-4bit`, `hqq-3bit` or `hqq-2bit`, or a table such as "
+        "`{bits = 4, group_size = 64, axis = 1, head = 4, embeddings = 8}`; see quantization.md.",
+    )
     max_model_len: OptionalInt = Field(None, description="The context window in tokens; `none` is the model's own.")
     block_size: int = Field(16, description="Tokens in one block of the KV cache.")
     kv_cache_memory: Annotated[int | str | None, BeforeValidator(_none_word)] = Field(

@@ -23,7 +23,7 @@ class Question:
 
 QUESTIONS = (
     Question("model", "Model: starter, a folder, or a Hugging Face Hub id"),
-    Question("quantization", "Quantization: only none in this version"),
+    Question("quantization", "Quantization: none, hqq-8bit, hqq-4bit, hqq-3bit, hqq-2bit"),
     Question("attn_implementation", "Attention: auto, sdpa, reference"),
     Question("adapters_folder", "A folder of your adapters (none: only those in the data folder)"),
     Question("max_model_len", "Context window in tokens (none: the model's own)"),

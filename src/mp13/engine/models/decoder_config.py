@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mp13.engine.models.rope import ROPE_TYPES, RopeConfig, rope_config
+from mp13.engine.quantization import STORED_METHOD
 
 NATIVE_MODEL_TYPES = ("llama", "mistral", "ministral3", "qwen2", "qwen3")  # SmolLM and SmolLM2 are "llama"
 _TEXT_TOWERS = ("mistral3",)  # models of text and images of which the native decoder runs the text alone
@@ -50,7 +51,7 @@ def packed_by(config: Any) -> str | None:
 
 def why_not_native(config: Any) -> str | None:
     """The reason why the native decoder cannot run this configuration, or None when it can."""
-    if (method := packed_by(config)) not in (None, "fp8"):
+    if (method := packed_by(config)) not in (None, "fp8", STORED_METHOD):
         return f"its weights are quantized by {method!r}"
     config = text_tower(config)
     if config.model_type not in NATIVE_MODEL_TYPES:
@@ -64,9 +65,12 @@ def why_not_native(config: Any) -> str | None:
     return None
 
 
-def decoder_config(config: Any) -> DecoderConfig:
-    """Translate a Hugging Face configuration for which `why_not_native` is None."""
-    config = text_tower(config)
+def decoder_config(config: Any, *, has_head: bool | None = None) -> DecoderConfig:
+    """Translate a Hugging Face configuration for which `why_not_native` is None.
+
+    `has_head`: whether the checkpoint has a head; what a model around the text says of it may contradict the text's own.
+    """
+    is_text, config = config.model_type not in _TEXT_TOWERS, text_tower(config)
     kind = config.model_type
     rope = rope_parameters(config)
     attention_bias = bool(getattr(config, "attention_bias", False))
@@ -81,7 +85,7 @@ def decoder_config(config: Any) -> DecoderConfig:
         norm_eps=config.rms_norm_eps,
         rope=rope_config(rope),
         windows=_windows(config),
-        tie_embeddings=config.tie_word_embeddings,
+        tie_embeddings=config.tie_word_embeddings if is_text or has_head is None else not has_head,
         qkv_bias=kind == "qwen2" or (kind in ("llama", "qwen3") and attention_bias),
         output_bias=kind in ("llama", "qwen3") and attention_bias,
         mlp_bias=kind == "llama" and bool(getattr(config, "mlp_bias", False)),

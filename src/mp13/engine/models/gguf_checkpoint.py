@@ -33,6 +33,10 @@ class GGUFCheckpoint:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._tensors)
+
     def has(self, name: str) -> bool:
         return name in self._tensors
 

@@ -1,7 +1,7 @@
 """From a model's name to something that runs: folder, configuration, tokenizer, weights, and what `auto` decided."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from mp13.engine.models.decoder import Decoder
 from mp13.engine.models.decoder_config import decoder_config, packed_by
 from mp13.engine.models.interface import CausalModel
 from mp13.engine.models.mistral_tokenizer import MistralTokenizer, mistral_tokenizer_file
+from mp13.engine.models.model_layout import choose_quantization, decoder_layout
+from mp13.engine.models.quantized_weights import model_weights
 from mp13.engine.models.source import ModelSource, open_source
 from mp13.engine.models.support import attention_need, choose_impl
 from mp13.engine.models.weights import OnProgress, model_path
+from mp13.engine.quantization import STORED_METHOD
 from mp13.errors import ConfigError, ModelError
 
 
@@ -35,6 +38,7 @@ class LoadedModel:
     dtype: torch.dtype  # of the weights
     activation_dtype: torch.dtype  # of what is computed and cached
     device: torch.device
+    quantization: str  # canonical
     max_position: int
     vocab_size: int
     eos_token_ids: frozenset[int]
@@ -59,32 +63,33 @@ def _load(config: EngineConfig, source: ModelSource, on_progress: OnProgress) ->
     tokenizer = _tokenizer(source, hf_config.model_type, config.trust_remote_code)
     text_config = hf_config.get_text_config()
     device = choose_device(config.device)
-    dtype = _choose_dtype(config.dtype, hf_config, device)
+    dtype = choose_dtype(config.dtype, hf_config, device)
     impl, impl_reason = choose_impl(hf_config, config.model_impl)
     if impl == "transformers" and source.gguf is not None:
         raise ModelError("model_impl = 'transformers' cannot read a GGUF file; choose 'auto' or 'native'")
     activation_dtype = torch.float32 if impl == "native" and packs(dtype, device) else dtype
+    chosen = choose_quantization(config.quantization, hf_config)
     need = attention_need(hf_config, device, activation_dtype, config.block_size)
     attention = choose_attention(config.attn_implementation, need)
     context = StepContext()
     model: CausalModel
     notes = [f"model_impl {impl}: {impl_reason}", f"attention {attention.name}: {attention.reason}"]
     stored = "GGUF" if source.gguf is not None else packed_by(hf_config)
-    if impl == "native" and stored is not None:
+    if impl == "native" and stored not in (None, STORED_METHOD):
         notes.append(f"weights dequantized from {stored} to {str(dtype).removeprefix('torch.')}")
     if activation_dtype != dtype:
         notes.append("arithmetic float32: this CPU has no bfloat16 instructions; the weights stay at 16 bits")
     if impl == "native":
-        with source.checkpoint(dtype, device, on_progress) as checkpoint:
-            layout = decoder_config(hf_config)
-            if hf_config.model_type == "mistral3":  # may contradict its text's configuration; the file knows
-                layout = replace(layout, tie_embeddings=not checkpoint.has("lm_head.weight"))
-            model = Decoder(layout, checkpoint.read, activation_dtype, attention.function, context)
+        with source.checkpoint(dtype, device if chosen is None else torch.device("cpu"), on_progress) as checkpoint:
+            decoder = decoder_config(hf_config, has_head=checkpoint.has("lm_head.weight"))
+            chosen = None if chosen is None else chosen.fitted(decoder_layout(decoder), dtype, device)
+            weights = model_weights(checkpoint.read, activation_dtype, device, chosen, dtype)
+            model = Decoder(decoder, weights, attention.function, context)
     else:
         from mp13.engine.models.transformers_bridge import TransformersModel
 
         on_progress("weights", None)
-        model = TransformersModel.load(
+        model = bridged = TransformersModel.load(
             source.folder,
             hf_config,
             dtype,
@@ -93,7 +98,10 @@ def _load(config: EngineConfig, source: ModelSource, on_progress: OnProgress) ->
             context,
             config.block_size,
             config.trust_remote_code,
+            chosen=chosen,
+            on_progress=on_progress,
         )
+        chosen = bridged.chosen
     return LoadedModel(
         model=model,
         context=context,
@@ -106,9 +114,10 @@ def _load(config: EngineConfig, source: ModelSource, on_progress: OnProgress) ->
         activation_dtype=activation_dtype,
         device=device,
         max_position=getattr(text_config, "max_position_embeddings", None) or 2048,
+        quantization="none" if chosen is None else str(chosen.quantization.of_weights),
         vocab_size=text_config.vocab_size,
         eos_token_ids=_eos_token_ids(source.folder, hf_config, tokenizer),
-        notes=tuple(notes),
+        notes=(*notes, *([] if chosen is None else [chosen.note])),
     )
 
 
@@ -137,7 +146,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _choose_dtype(name: str, config: Any, device: torch.device) -> torch.dtype:
+def choose_dtype(name: str, config: Any, device: torch.device) -> torch.dtype:
     """ "auto" is the checkpoint's own; on the CPU bfloat16 stands in for float16, which is slow there."""
     if name != "auto":
         named: torch.dtype = getattr(torch, name)

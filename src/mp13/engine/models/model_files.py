@@ -1,11 +1,14 @@
 """Which files are a model's weights: the safetensors of a folder, or one GGUF file. No torch: the library asks, too."""
 
 import json
+import shutil
 from pathlib import Path
 
 from mp13.errors import ModelError
 
 _OTHER_LAYOUT = "consolidated"  # Mistral AI puts the same weights beside the model under names of its own
+_CARRIED = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
+_OWN = ("config.json", "model.safetensors.index.json", "mp13.json")  # say what these very weights are
 
 
 def gguf_file(path: Path) -> Path | None:
@@ -46,3 +49,11 @@ def weight_files(folder: Path) -> list[Path]:
     if missing := [path.name for path in paths if not path.is_file()]:
         raise ModelError(f"{folder} lacks {', '.join(missing)}; fetch the model again")
     return paths
+
+
+def carry_files(base: Path, folder: Path, *, code_too: bool) -> None:
+    """Copy what lies beside the weights of `base` (tokenizer, template, generation settings) to a model made of it."""
+    for pattern in (*_CARRIED, *(("*.py",) if code_too else ())):
+        for path in base.glob(pattern):
+            if path.name not in _OWN and not (folder / path.name).exists():
+                shutil.copyfile(path, folder / path.name)

@@ -47,7 +47,7 @@ def model_path(model: str, on_progress: OnProgress) -> Path:
 
 
 class Checkpoint:
-    """Tensors of a safetensors folder, by name, in `dtype` and on `device`. Use as a context manager.
+    """Tensors of a safetensors folder, by name, floating ones in `dtype`, on `device`. Use as a context manager.
 
     A text model within a larger one has its names as if it were alone. Weights in fp8 are dequantized.
 
@@ -75,6 +75,10 @@ class Checkpoint:
     ) -> None:
         self._stack.close()
 
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._places)
+
     def has(self, name: str) -> bool:
         return name in self._places
 
@@ -88,7 +92,7 @@ class Checkpoint:
             if not self.has(name + SCALE):
                 raise ModelError(f"{self._folder} has {name!r} in fp8 without its scale; fetch the model again")
             tensor = dequantized(tensor, self._tensor(name + SCALE))
-        return tensor.to(self._device, self._dtype)
+        return tensor.to(self._device, self._dtype if tensor.is_floating_point() else None)
 
     def _tensor(self, name: str) -> torch.Tensor:
         file, key = self._places[name]
