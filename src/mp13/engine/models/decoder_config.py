@@ -68,7 +68,7 @@ def why_not_native(config: Any) -> str | None:
 def decoder_config(config: Any, *, has_head: bool | None = None) -> DecoderConfig:
     """Translate a Hugging Face configuration for which `why_not_native` is None.
 
-    `has_head`: whether the checkpoint has a head; what a model around the text says of it may contradict the text's own.
+    `has_head`: whether the checkpoint has a head, where a model of text and images may contradict its text's own word.
     """
     is_text, config = config.model_type not in _TEXT_TOWERS, text_tower(config)
     kind = config.model_type
