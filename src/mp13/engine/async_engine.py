@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from mp13.engine.core import EngineCore
 from mp13.engine.description import EngineDescription
 from mp13.engine.llm import AnyPrompt, engine_config, engine_prompt
+from mp13.engine.models.room import freed_on_failure
 from mp13.engine.models.weights import OnProgress
 from mp13.engine.request import (
     AdapterInfo,
@@ -54,7 +55,8 @@ class AsyncEngine:
     ) -> None:
         self._on_adapters = on_adapters
         self._told: object = None  # of the adapters, when that was called last
-        self._core = EngineCore(engine_config(model, options), on_progress or (lambda stage, fraction: None))
+        with freed_on_failure():
+            self._core = EngineCore(engine_config(model, options), on_progress or (lambda stage, fraction: None))
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._deliver: dict[str, _Deliver] = {}  # by request id; engine thread only
         self._closed = False

@@ -14,7 +14,10 @@ from mp13.engine.context import StepContext
 from mp13.engine.linear.base_weight import packs
 from mp13.engine.models.decoder import Decoder
 from mp13.engine.models.decoder_config import decoder_config
+from mp13.engine.models.fitting import out_of_memory_is_said, require_room
+from mp13.engine.models.footprint import ModelShape, model_shape
 from mp13.engine.models.interface import CausalModel
+from mp13.engine.models.model_files import tensor_shapes
 from mp13.engine.models.support import attention_need, choose_impl
 from mp13.engine.models.weights import Checkpoint, OnProgress, model_folder
 from mp13.errors import ConfigError, ModelError
@@ -26,6 +29,7 @@ class LoadedModel:
     context: StepContext
     tokenizer: Any
     folder: Path
+    shape: ModelShape
     model_type: str
     model_impl: str
     attention: AttentionChoice
@@ -56,26 +60,31 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
     activation_dtype = torch.float32 if impl == "native" and packs(dtype, device) else dtype
     need = attention_need(hf_config, device, activation_dtype, config.block_size)
     attention = choose_attention(config.attn_implementation, need)
+    shape = model_shape(hf_config.to_dict(), tensor_shapes(folder))
+    require_room(config, shape, dtype, device)
     context = StepContext()
     model: CausalModel
     notes = [f"model_impl {impl}: {impl_reason}", f"attention {attention.name}: {attention.reason}"]
     if activation_dtype != dtype:
         notes.append("arithmetic float32: this CPU has no bfloat16 instructions; the weights stay at 16 bits")
     if impl == "native":
-        with Checkpoint(folder, dtype, device, on_progress) as checkpoint:
+        with out_of_memory_is_said(config, device), Checkpoint(folder, dtype, device, on_progress) as checkpoint:
             model = Decoder(decoder_config(hf_config), checkpoint.read, activation_dtype, attention.function, context)
     else:
         from mp13.engine.models.transformers_bridge import TransformersModel
 
         on_progress("weights", None)
-        model = TransformersModel.load(
-            folder, hf_config, dtype, device, attention.function, context, config.block_size, config.trust_remote_code
-        )
+        with out_of_memory_is_said(config, device):
+            model = TransformersModel.load(
+                folder, hf_config, dtype, device, attention.function, context, config.block_size,
+                config.trust_remote_code,
+            )  # fmt: skip
     return LoadedModel(
         model=model,
         context=context,
         tokenizer=tokenizer,
         folder=folder,
+        shape=shape,
         model_type=hf_config.model_type,
         model_impl=impl,
         attention=attention,

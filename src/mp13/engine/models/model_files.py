@@ -1,7 +1,10 @@
-"""Which files of a folder are a model's weights. Only safetensors count. No torch: the library asks, too."""
+"""Which files of a folder are a model's weights, and what their headers say. Only safetensors count. No torch: the
+library asks, too."""
 
 import json
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from mp13.errors import ModelError
 
@@ -26,3 +29,20 @@ def weight_files(folder: Path) -> list[Path]:
     if missing := [path.name for path in paths if not path.is_file()]:
         raise ModelError(f"{folder} lacks {', '.join(missing)}; fetch the model again")
     return paths
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor of a model, by name, from the headers alone.
+
+    Raises:
+        ModelError: as `weight_files`, or a file is damaged.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                names = file.keys()
+                shapes.update({name: tuple(file.get_slice(name).get_shape()) for name in names})
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{path} is damaged or incomplete ({error}); fetch the model again") from None
+    return shapes

@@ -1,0 +1,91 @@
+"""Says what a model would take of a machine's memory, and how long a context fits, before anything is loaded.
+
+It shares the memory out as the engine does, with the arithmetic in place of measured steps; attention is taken to work
+in place, as it does on a GPU. No torch.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mp13.engine.config import EngineConfig
+from mp13.engine.execution.cache_size import DEFAULT_ON_CPU, Room, share_cache
+from mp13.engine.models.footprint import PLAUSIBLE_RANK, SLACK, ModelShape, WeightFormat, model_shape
+from mp13.engine.models.model_files import tensor_shapes
+from mp13.errors import ModelError
+
+_ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Sizes in bytes, lengths in tokens. `longest` is the longest conversation that fits, 0 where nothing does; the
+    cache holds `cache_tokens` of all answers together."""
+
+    weights: int
+    adapters: int
+    activations: int
+    cache: int
+    cache_tokens: int
+    longest: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.adapters + self.activations + self.cache
+
+
+def estimate_fit(
+    shape: ModelShape,
+    config: EngineConfig,
+    form: WeightFormat,
+    memory: int,
+    *,
+    on_gpu: bool,
+    rank: int = PLAUSIBLE_RANK,
+) -> Fit:
+    """What an engine with `config` takes of `memory` bytes, its weights kept in `form` and `max_loras` adapters of
+    `rank` in its slots. On the CPU activations and cache are float32, as they are without bfloat16 instructions.
+    """
+    itemsize = form.itemsize if on_gpu else 4
+    tokens = min(config.max_num_batched_tokens, config.max_model_len or shape.max_position)
+    weights, activations = shape.weight_bytes(form), shape.activation_bytes(tokens, itemsize, form)
+    adapters = config.max_loras * shape.adapter_bytes(min(rank, config.max_lora_rank), itemsize)
+    share = memory * config.gpu_memory_utilization * (1 - SLACK) if on_gpu else memory
+    default = None if on_gpu else min(DEFAULT_ON_CPU, memory // 4)
+    room = Room("", int(share) - weights - adapters, lambda length: activations, default)
+    block_bytes = shape.token_bytes(itemsize) * config.block_size
+    num_blocks, longest = share_cache(config, block_bytes, shape.max_position, room)
+    return Fit(weights, adapters, activations, num_blocks * block_bytes, num_blocks * config.block_size, longest)
+
+
+def read_shape(folder: Path) -> tuple[ModelShape, int]:
+    """A model's shape, and the bytes of one of its numbers as its configuration names them.
+
+    Without weights in the folder, its config.json alone is taken, for a Llama layout.
+
+    Raises:
+        ModelError: a file is missing or damaged, or does not say how large the model is.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{folder / 'config.json'} cannot be read ({error}); fetch the model again") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{folder / 'config.json'} is no configuration; fetch the model again")
+    has_weights = any(folder.glob("*.safetensors")) or (folder / "model.safetensors.index.json").is_file()
+    return model_shape(config, tensor_shapes(folder) if has_weights else None), _itemsize(config)
+
+
+def itemsize_of(dtype: str, own: int) -> int:
+    """Bytes of one number under the setting `dtype`, where the model's own have `own`."""
+    return _ITEMSIZE.get(dtype, own)
+
+
+def _itemsize(config: Mapping[str, Any]) -> int:
+    inner = config.get("text_config")
+    for table in (config, inner if isinstance(inner, Mapping) else {}):
+        if dtype := table.get("dtype") or table.get("torch_dtype"):
+            return _ITEMSIZE.get(str(dtype), 4)
+    return 4
