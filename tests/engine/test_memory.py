@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from mp13 import LLM, SamplingParams
+from mp13.engine import main_memory
 from mp13.engine.config import EngineConfig
 from mp13.engine.core import EngineCore
 from mp13.engine.execution import sizing
@@ -248,10 +249,10 @@ class TestContainers:
 
     def test_the_limit_of_a_container_counts_and_its_cached_files_do_not(self, tmp_path: Path) -> None:
         self.write(tmp_path, "1000", used=700, cached=100)
-        assert room._left_in_container(tmp_path) == 400
+        assert main_memory._left_in_container(tmp_path) == 400
         self.write(tmp_path, "max", used=700, cached=100)
-        assert room._left_in_container(tmp_path) > 10**15
-        assert room._left_in_container(tmp_path / "none") > 10**15
+        assert main_memory._left_in_container(tmp_path) > 10**15
+        assert main_memory._left_in_container(tmp_path / "none") > 10**15
 
     def test_the_older_kind_is_read_too(self, tmp_path: Path) -> None:
         memory = tmp_path / "memory"
@@ -259,7 +260,7 @@ class TestContainers:
         (memory / "memory.limit_in_bytes").write_text("1000")
         (memory / "memory.usage_in_bytes").write_text("900")
         (memory / "memory.stat").write_text("total_inactive_file 50\n")
-        assert room._left_in_container(tmp_path) == 150
+        assert main_memory._left_in_container(tmp_path) == 150
 
 
 class TestGpu:

@@ -5,14 +5,14 @@ in place, as it does on a GPU. No torch.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mp13.engine.config import EngineConfig
+from mp13.engine.config import QUANTIZATION_NAMES, EngineConfig
 from mp13.engine.execution.cache_size import DEFAULT_ON_CPU, Room, share_cache
-from mp13.engine.models.footprint import PLAUSIBLE_RANK, SLACK, ModelShape, WeightFormat, model_shape
+from mp13.engine.models.footprint import PLAUSIBLE_RANK, SLACK, ModelShape, WeightFormat, model_shape, weight_format
 from mp13.engine.models.model_files import tensor_shapes
 from mp13.errors import ModelError
 
@@ -30,6 +30,10 @@ class Fit:
     cache: int
     cache_tokens: int
     longest: int
+
+    def holds(self, num_tokens: int | None) -> bool:
+        """Whether a conversation of so many tokens fits, or any where that is None."""
+        return self.longest >= (num_tokens or 2)
 
     @property
     def total(self) -> int:
@@ -60,6 +64,19 @@ def estimate_fit(
     return Fit(weights, adapters, activations, num_blocks * block_bytes, num_blocks * config.block_size, longest)
 
 
+def fits_by_quantization(
+    folder: Path, config: EngineConfig, memory: int, *, on_gpu: bool, names: Sequence[str] = QUANTIZATION_NAMES
+) -> dict[str, Fit]:
+    """How the model in `folder` fits `memory` bytes under the settings `config`, for each quantization of `names`.
+
+    Raises:
+        ModelError: the model's files do not say how large it is.
+    """
+    shape, own = read_shape(folder)
+    itemsize = _ITEMSIZE.get(config.dtype, own)
+    return {name: estimate_fit(shape, config, weight_format(name, itemsize), memory, on_gpu=on_gpu) for name in names}
+
+
 def read_shape(folder: Path) -> tuple[ModelShape, int]:
     """A model's shape, and the bytes of one of its numbers as its configuration names them.
 
@@ -76,11 +93,6 @@ def read_shape(folder: Path) -> tuple[ModelShape, int]:
         raise ModelError(f"{folder / 'config.json'} is no configuration; fetch the model again")
     has_weights = any(folder.glob("*.safetensors")) or (folder / "model.safetensors.index.json").is_file()
     return model_shape(config, tensor_shapes(folder) if has_weights else None), _itemsize(config)
-
-
-def itemsize_of(dtype: str, own: int) -> int:
-    """Bytes of one number under the setting `dtype`, where the model's own have `own`."""
-    return _ITEMSIZE.get(dtype, own)
 
 
 def _itemsize(config: Mapping[str, Any]) -> int:

@@ -46,6 +46,21 @@ def list_models() -> list[ModelOnDisk]:
     return sorted([*own, *_cached_models()], key=lambda model: (model.name.lower(), model.place))
 
 
+def model_folder(name: str) -> Path:
+    """The folder of a model on this machine: a path, or a name that `list_models` has.
+
+    Raises:
+        ModelError: it is none of these.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    for model in list_models():
+        if model.name == name:
+            return model.path
+    raise ModelError(f"there is no model {name!r} on this machine; `mp13 models list` shows those that are")
+
+
 def known_base(model: str) -> str | None:
     """The digest of a model's content, a folder's or one of the Hugging Face cache; None if it was never computed."""
     config: object = Path(model) / "config.json"

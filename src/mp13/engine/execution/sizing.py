@@ -12,9 +12,10 @@ from mp13.engine.execution.cache_size import DEFAULT_ON_CPU, Room, require_step,
 from mp13.engine.execution.kv_cache import allocate_kv_cache, block_bytes
 from mp13.engine.execution.model_runner import ModelRunner
 from mp13.engine.execution.step_cost import StepCost, measure_step_cost
+from mp13.engine.main_memory import available_memory
 from mp13.engine.models.footprint import weight_format
 from mp13.engine.models.loader import LoadedModel
-from mp13.engine.models.room import available_memory, free_memory, room_for
+from mp13.engine.models.room import free_memory, room_for
 
 
 def give_cache(config: EngineConfig, loaded: LoadedModel, runner: ModelRunner, adapter_bytes: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mp13.errors import ModelError
+from mp13.errors import ConfigError, ModelError
 
 Shapes = Mapping[str, tuple[int, ...]]  # of a checkpoint's tensors, by name
 
@@ -44,17 +44,24 @@ class WeightFormat:
         return math.ceil(numbers * (_STORED_BYTES[bits] + _GROUP_BYTES / self.group_size))
 
 
+_QUANTIZATION = re.compile(
+    r"hqq-(?P<bits>[2348])bit(?: g(?P<group_size>\d+))?(?: axis\d)?(?: head (?P<head>[2348])bit)?"
+    r"(?: embeddings (?P<embeddings>[2348])bit)?(?: kernel \w+)?"
+)
+
+
 def weight_format(quantization: str, itemsize: int) -> WeightFormat:
     """How a model is kept that is loaded under the setting `quantization` (such as "hqq-4bit", or with more said:
-    "hqq-4bit g64 head 8bit embeddings 4bit"), its other numbers in `itemsize` bytes."""
-    patterns = {
-        "bits": r"hqq-(\d)bit",
-        "group_size": r" g(\d+)",
-        "head": r"head (\d)",
-        "embeddings": r"embeddings (\d)",
-    }
-    found = {key: re.search(pattern, quantization) for key, pattern in patterns.items()}
-    return WeightFormat(itemsize, **{key: int(match[1]) for key, match in found.items() if match})
+    "hqq-4bit g64 head 8bit embeddings 4bit"), its other numbers in `itemsize` bytes.
+
+    Raises:
+        ConfigError: there is no such quantization.
+    """
+    if quantization == "none":
+        return WeightFormat(itemsize)
+    if (match := _QUANTIZATION.fullmatch(quantization)) is None:
+        raise ConfigError(f"quantization = {quantization!r} is not known; give none, hqq-8bit, hqq-4bit, …")
+    return WeightFormat(itemsize, **{key: int(value) for key, value in match.groupdict().items() if value})
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,8 @@ class ModelShape:
 
     def weight_bytes(self, form: WeightFormat) -> int:
         linears = form.stored_bytes(sum(out * width for out, width in self.linears), form.bits)
-        ends = form.stored_bytes(self.embedding, form.embeddings) + form.stored_bytes(self.head, form.head)
+        own_head = self.head or (self.embedding if form.head else 0)  # one with bits of its own is no longer shared
+        ends = form.stored_bytes(self.embedding, form.embeddings) + form.stored_bytes(own_head, form.head)
         return linears + ends + self.other * form.itemsize
 
     def adapter_bytes(self, rank: int, itemsize: int) -> int:
@@ -103,7 +111,8 @@ class ModelShape:
 
 
 def model_shape(config: Mapping[str, Any], tensors: Shapes | None = None) -> ModelShape:
-    """The shape of the model with this config.json; without `tensors`, those of a Llama layout are taken.
+    """The shape of the model with this config.json. Those of a Llama layout stand in for `tensors` that are not given,
+    or that are stored quantized.
 
     Raises:
         ModelError: the configuration does not say how large the model is.
@@ -111,7 +120,7 @@ def model_shape(config: Mapping[str, Any], tensors: Shapes | None = None) -> Mod
     text = config.get("text_config")
     config = text if isinstance(text, Mapping) else config
     hidden, heads = _number(config, "hidden_size"), _number(config, "num_attention_heads")
-    tensors = _llama_tensors(config) if tensors is None else tensors
+    tensors = _llama_tensors(config) if tensors is None or config.get("quantization_config") else tensors
     vocab_size = _number(config, "vocab_size")
     kinds: dict[str, list[tuple[int, ...]]] = {"linear": [], "embedding": [], "head": [], "other": []}
     for name, shape in tensors.items():

@@ -4,16 +4,12 @@ import gc
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-import psutil
 import torch
 
+from mp13.engine.main_memory import available_memory
 from mp13.engine.models.footprint import SLACK
 from mp13.errors import ModelError
-
-_CGROUPS = (("memory.max", "memory.current", "inactive_file"),
-            ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"))  # fmt: skip
 
 
 def room_for(device: torch.device, gpu_memory_utilization: float) -> int:
@@ -35,26 +31,6 @@ def _process_fraction(device: torch.device) -> float:
     """The part of the GPU that this process may use; torch before 2.8 does not tell, and it is taken to be all."""
     told = getattr(torch.cuda, "get_per_process_memory_fraction", None)
     return 1.0 if told is None else float(told(device))
-
-
-def available_memory() -> int:
-    """Bytes of main memory that can be taken without swapping or being ended for it, in a container too."""
-    return min(psutil.virtual_memory().available, _left_in_container())
-
-
-def _left_in_container(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """What the limit of this control group leaves; pages of files count as free, as they are given back."""
-    for limit, usage, cached in _CGROUPS:
-        try:
-            text = (root / limit).read_text().strip()
-            if text == "max":
-                break
-            used = int((root / usage).read_text())
-            stat = dict(line.split() for line in (root / limit).with_name("memory.stat").read_text().splitlines())
-            return max(0, int(text) - used + int(stat.get(cached, 0)))
-        except (OSError, ValueError):
-            continue
-    return 2**63
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
