@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from mp13 import LLM, SamplingParams
+from mp13 import LLM, AsyncEngine, SamplingParams
 from mp13.engine import main_memory
 from mp13.engine.config import EngineConfig
 from mp13.engine.core import EngineCore
@@ -20,7 +20,7 @@ from mp13.engine.models import fitting, room
 from mp13.engine.models.footprint import model_shape, weight_format
 from mp13.engine.models.room import freed_on_failure, is_out_of_memory
 from mp13.engine.request import ErrorEvent, FinishEvent
-from mp13.errors import ConfigError, ModelError
+from mp13.errors import ConfigError, ModelError, UnsupportedError
 from mp13.library.fit import estimate_fit, read_shape
 from tests.engine.tiny_models import LLAMA_LINEARS, tiny_adapter, tiny_model
 
@@ -39,23 +39,21 @@ class Meter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for storage in self._storages((args, kwargs)):
-            self._known.add(storage._cdata)  # made before this was on, or counted already
+            self._note(storage, 0)  # made before this was on, or counted already
         result = func(*args, **(kwargs or {}))
         for storage in self._storages(result):
-            self._count(storage)
+            self._note(storage, storage.nbytes())
         return result
 
     def _storages(self, tree: Any) -> list[torch.UntypedStorage]:
         return [leaf.untyped_storage() for leaf in tree_flatten(tree)[0] if isinstance(leaf, torch.Tensor)]
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
-            return
-        self._known.add(key)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._forget, key, size)
+    def _note(self, storage: torch.UntypedStorage, size: int) -> None:
+        if (key := storage._cdata) not in self._known:
+            self._known.add(key)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._forget, key, size)
 
     def _forget(self, key: int, size: int) -> None:
         self._known.discard(key)
@@ -284,3 +282,29 @@ class TestGpu:
 
     def test_a_process_that_may_use_a_part_has_its_share_of_that(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.share(monkeypatch, others=500, fraction=0.5) == math.floor(45_000 * 0.98) - 20_000
+
+
+class TestWhatIsChosen:
+    def test_what_no_engine_could_run_is_known_before_weights_are_read(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("mp13.engine.models.loader.Checkpoint", None)
+        AsyncEngine.check(str(folder / "model"))
+        AsyncEngine.check("some/where")  # a Hub id is not fetched for this
+        for settings, error in (
+            ({"attn_implementation": "nothing"}, "attn_implementation = 'nothing' cannot be used"),
+            ({"device": "cuda:7"}, "device = 'cuda:7' is not on this machine"),
+        ):
+            with pytest.raises(ConfigError, match=error):
+                AsyncEngine.check(str(folder / "model"), **settings)
+        gemma = tiny_model(folder / "gemma2", "gemma2")
+        with pytest.raises((ConfigError, UnsupportedError), match="'sdpa' cannot"):
+            AsyncEngine.check(gemma, attn_implementation="sdpa")
+
+    def test_why_an_attention_runs_is_in_the_description_and_in_the_log(
+        self, folder: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level("INFO", "mp13"):
+            info = LLM(folder / "model", attn_implementation="reference", kv_cache_memory="64KiB").info
+        assert info.attn_reason == "chosen by the settings"
+        assert "attention reference: chosen by the settings" in caplog.messages

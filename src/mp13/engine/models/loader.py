@@ -18,7 +18,7 @@ from mp13.engine.models.fitting import out_of_memory_is_said, require_room
 from mp13.engine.models.footprint import ModelShape, model_shape
 from mp13.engine.models.interface import CausalModel
 from mp13.engine.models.model_files import tensor_shapes
-from mp13.engine.models.support import attention_need, choose_impl
+from mp13.engine.models.support import ModelImpl, attention_need, choose_impl
 from mp13.engine.models.weights import Checkpoint, OnProgress, model_folder
 from mp13.errors import ConfigError, ModelError
 
@@ -42,6 +42,26 @@ class LoadedModel:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Choices:
+    """What `auto` became, before any weight is read."""
+
+    hf_config: Any
+    device: torch.device
+    dtype: torch.dtype  # of the weights
+    activation_dtype: torch.dtype
+    impl: ModelImpl
+    impl_reason: str
+    attention: AttentionChoice
+
+
+def check_model(config: EngineConfig) -> None:
+    """Raises what `load_model` would, as far as it is known before weights are read. A model of the Hub, which may not
+    be here yet, is taken to be good; whether there is room is not asked."""
+    if (folder := Path(config.model).expanduser()).is_dir():
+        _choose(config, folder)
+
+
 def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
     """Load `config.model` as the configuration says.
 
@@ -51,23 +71,19 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
     """
     folder = model_folder(config.model, on_progress)
     on_progress("tokenizer", None)
-    hf_config = _read(folder, "config.json", AutoConfig, config.trust_remote_code)
+    chosen = _choose(config, folder)
+    hf_config, device, dtype, attention = chosen.hf_config, chosen.device, chosen.dtype, chosen.attention
     tokenizer = _read(folder, "tokenizer", AutoTokenizer, config.trust_remote_code)
     text_config = hf_config.get_text_config()
-    device = choose_device(config.device)
-    dtype = _choose_dtype(config.dtype, text_config, device)
-    impl, impl_reason = choose_impl(hf_config, config.model_impl)
-    activation_dtype = torch.float32 if impl == "native" and packs(dtype, device) else dtype
-    need = attention_need(hf_config, device, activation_dtype, config.block_size)
-    attention = choose_attention(config.attn_implementation, need)
+    activation_dtype = chosen.activation_dtype
     shape = model_shape(hf_config.to_dict(), tensor_shapes(folder))
     require_room(config, shape, dtype, device)
     context = StepContext()
     model: CausalModel
-    notes = [f"model_impl {impl}: {impl_reason}", f"attention {attention.name}: {attention.reason}"]
+    notes = [f"model_impl {chosen.impl}: {chosen.impl_reason}", f"attention {attention.name}: {attention.reason}"]
     if activation_dtype != dtype:
         notes.append("arithmetic float32: this CPU has no bfloat16 instructions; the weights stay at 16 bits")
-    if impl == "native":
+    if chosen.impl == "native":
         with out_of_memory_is_said(config, device), Checkpoint(folder, dtype, device, on_progress) as checkpoint:
             model = Decoder(decoder_config(hf_config), checkpoint.read, activation_dtype, attention.function, context)
     else:
@@ -86,7 +102,7 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
         folder=folder,
         shape=shape,
         model_type=hf_config.model_type,
-        model_impl=impl,
+        model_impl=chosen.impl,
         attention=attention,
         dtype=dtype,
         activation_dtype=activation_dtype,
@@ -96,6 +112,17 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
         eos_token_ids=_eos_token_ids(folder, hf_config, tokenizer),
         notes=tuple(notes),
     )
+
+
+def _choose(config: EngineConfig, folder: Path) -> _Choices:
+    hf_config = _read(folder, "config.json", AutoConfig, config.trust_remote_code)
+    device = choose_device(config.device)
+    dtype = _choose_dtype(config.dtype, hf_config.get_text_config(), device)
+    impl, impl_reason = choose_impl(hf_config, config.model_impl)
+    activation_dtype = torch.float32 if impl == "native" and packs(dtype, device) else dtype
+    need = attention_need(hf_config, device, activation_dtype, config.block_size)
+    attention = choose_attention(config.attn_implementation, need)
+    return _Choices(hf_config, device, dtype, activation_dtype, impl, impl_reason, attention)
 
 
 def choose_device(name: str) -> torch.device:
