@@ -89,8 +89,8 @@ class ModelRunner:
             seq = Sequence(str(row), [0] * context_len, SamplingParams())
             seq.num_computed_tokens, seq.block_table = context_len - num_new, list(table)
             rows.append(ScheduledSequence(seq, num_new, num_judged))
+        self.use_cache(allocate_kv_cache(self.model.cache_shape, 1, self.block_size, self.dtype, self.device))
         try:
-            self.use_cache(allocate_kv_cache(self.model.cache_shape, 1, self.block_size, self.dtype, self.device))
             before = torch.cuda.memory_allocated(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
             scores = self._forward(Batch(tuple(rows))).float().log_softmax(-1)

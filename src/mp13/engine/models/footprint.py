@@ -120,7 +120,7 @@ def model_shape(config: Mapping[str, Any], tensors: Shapes | None = None) -> Mod
     text = config.get("text_config")
     config = text if isinstance(text, Mapping) else config
     hidden, heads = _number(config, "hidden_size"), _number(config, "num_attention_heads")
-    tensors = _llama_tensors(config) if tensors is None or config.get("quantization_config") else tensors
+    tensors = llama_tensors(config) if tensors is None or config.get("quantization_config") else tensors
     vocab_size = _number(config, "vocab_size")
     kinds: dict[str, list[tuple[int, ...]]] = {"linear": [], "embedding": [], "head": [], "other": []}
     for name, shape in tensors.items():
@@ -160,7 +160,8 @@ def _number(config: Mapping[str, Any], name: str, default: int | None = None) ->
     return default
 
 
-def _llama_tensors(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def llama_tensors(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The tensors of a Llama layout by name, head included. Raises ModelError as `model_shape` does."""
     if any(config.get(name) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
         raise ModelError("config.json does not say how large the experts are; fetch the weights, which do")
     hidden, heads = _number(config, "hidden_size"), _number(config, "num_attention_heads")
