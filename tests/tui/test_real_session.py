@@ -137,6 +137,7 @@ class TestAnotherEngine:
             await chat.send("/set attn_implementation=reference")
             await chat.until(lambda: "reading weights" in chat.status)
             await chat.send("/set attn_implementation=sdpa")
+            await chat.until(lambda: len(host.clients) == 3)  # nobody waits for the second one to load
             host.waits.set()
             await chat.say("hello")
             await chat.sees("Done.")

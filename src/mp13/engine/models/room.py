@@ -42,10 +42,9 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def readable(error: Exception) -> Exception:
-    """`error`; one that says that memory has run out as a sentence, and what was held when it came is free again."""
+    """`error`; one that says that memory has run out as a sentence, which holds nothing of what the step had made."""
     if not is_out_of_memory(error):
         return error
-    release(error)
     return ModelError(
         "there was no memory left for this in the middle of the work; ask again, lower max_num_batched_tokens or "
         "max_num_seqs, or end what else runs there"
