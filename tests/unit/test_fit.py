@@ -136,6 +136,14 @@ def test_a_configuration_without_weights_is_enough(tmp_path: Path) -> None:
     assert fits_by_quantization(tmp_path, CARD, 24 * GIB, on_gpu=True)["none"].longest == 8192
 
 
+def test_a_model_saved_quantized_is_what_it_was_saved_as(tmp_path: Path) -> None:
+    stored = {"quant_method": "mp13-hqq", "weights": {"bits": 4, "group_size": 64, "axis": 1, "head": 8}}
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA_8B, "quantization_config": stored}))
+    ((name, fit),) = fits_by_quantization(tmp_path, CARD, 24 * GIB, on_gpu=True).items()
+    assert name == "hqq-4bit g64 head 8bit"
+    assert fit.weights == model_shape(LLAMA_8B).weight_bytes(weight_format(name, 2))
+
+
 @pytest.mark.parametrize("content", ["", "[1]", "{", "[" * 100_000])
 def test_a_damaged_configuration_is_a_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)

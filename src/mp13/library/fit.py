@@ -12,7 +12,15 @@ from typing import Any
 
 from mp13.engine.config import QUANTIZATION_NAMES, EngineConfig
 from mp13.engine.execution.cache_size import DEFAULT_ON_CPU, Room, share_cache
-from mp13.engine.models.footprint import PLAUSIBLE_RANK, SLACK, ModelShape, WeightFormat, model_shape, weight_format
+from mp13.engine.models.footprint import (
+    PLAUSIBLE_RANK,
+    SLACK,
+    ModelShape,
+    WeightFormat,
+    model_shape,
+    stored_quantization,
+    weight_format,
+)
 from mp13.engine.models.model_files import tensor_shapes
 from mp13.errors import ModelError
 
@@ -67,12 +75,15 @@ def estimate_fit(
 def fits_by_quantization(
     folder: Path, config: EngineConfig, memory: int, *, on_gpu: bool, names: Sequence[str] = QUANTIZATION_NAMES
 ) -> dict[str, Fit]:
-    """How the model in `folder` fits `memory` bytes under the settings `config`, for each quantization of `names`.
+    """How the model in `folder` fits `memory` bytes under the settings `config`, for each quantization of `names`; for
+    that alone in which it was saved, if it was.
 
     Raises:
         ModelError: the model's files do not say how large it is.
     """
     shape, own = read_shape(folder)
+    stored = stored_quantization(_config(folder))
+    names = names if stored is None else (stored,)
     itemsize = _ITEMSIZE.get(config.dtype, own)
     return {name: estimate_fit(shape, config, weight_format(name, itemsize), memory, on_gpu=on_gpu) for name in names}
 
@@ -85,14 +96,20 @@ def read_shape(folder: Path) -> tuple[ModelShape, int]:
     Raises:
         ModelError: a file is missing or damaged, or does not say how large the model is.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{folder / 'config.json'} cannot be read ({error}); fetch the model again") from None
-    if not isinstance(config, dict):
-        raise ModelError(f"{folder / 'config.json'} is no configuration; fetch the model again")
+    config = _config(folder)
     has_weights = any(folder.glob("*.safetensors")) or (folder / "model.safetensors.index.json").is_file()
     return model_shape(config, tensor_shapes(folder) if has_weights else None), _itemsize(config)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); fetch the model again") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} is no configuration; fetch the model again")
+    return config
 
 
 def _itemsize(config: Mapping[str, Any]) -> int:

@@ -13,6 +13,7 @@ from mp13.errors import ConfigError, ModelError
 Shapes = Mapping[str, tuple[int, ...]]  # of a checkpoint's tensors, by name
 
 SLACK = 0.02  # of a GPU's share: torch's allocator gives out whole segments, and keeps some of them in pieces
+STORED_METHOD = "mp13-hqq"  # in the config.json of a model that was saved quantized
 PLAUSIBLE_RANK = 16  # of an adapter that nobody has seen yet; room is kept for `max_loras` of them
 MAX_LOGITS = 2**25  # numbers, made at once by a step that judges a text
 _BYTES_PER_LOGIT = 12  # beside the logits themselves: float32, their log-softmax, and what is compared
@@ -62,6 +63,17 @@ def weight_format(quantization: str, itemsize: int) -> WeightFormat:
     if (match := _QUANTIZATION.fullmatch(quantization)) is None:
         raise ConfigError(f"quantization = {quantization!r} is not known; give none, hqq-8bit, hqq-4bit, …")
     return WeightFormat(itemsize, **{key: int(value) for key, value in match.groupdict().items() if value})
+
+
+def stored_quantization(config: Mapping[str, Any]) -> str | None:
+    """How the weights of a model lie quantized on disk already, as the setting would say it; None where they don't."""
+    stored = config.get("quantization_config")
+    if not isinstance(stored, Mapping) or stored.get("quant_method") != STORED_METHOD:
+        return None
+    table = stored.get("weights") or {}
+    group = f" g{table['group_size']}" if table.get("group_size") else ""
+    ends = [f" {end} {table[end]}bit" for end in ("head", "embeddings") if table.get(end)]
+    return f"hqq-{table.get('bits')}bit{group}{''.join(ends)}"
 
 
 @dataclass(frozen=True)
