@@ -134,7 +134,7 @@ def model_shape(config: Mapping[str, Any], tensors: Shapes | None = None) -> Mod
     hidden, heads = _number(config, "hidden_size"), _number(config, "num_attention_heads")
     tensors = llama_tensors(config) if tensors is None or config.get("quantization_config") else tensors
     vocab_size = _number(config, "vocab_size")
-    kinds: dict[str, list[tuple[int, ...]]] = {"linear": [], "embedding": [], "head": [], "other": []}
+    kinds: dict[str, list[tuple[int, ...]]] = {"linear": [], "embedding": [], "head": [], "other": [], "unread": []}
     for name, shape in tensors.items():
         kinds[_kind(name, shape, vocab_size)].append(shape)
     if config.get("tie_word_embeddings", False) and kinds["embedding"]:
@@ -155,6 +155,8 @@ def model_shape(config: Mapping[str, Any], tensors: Shapes | None = None) -> Mod
 
 
 def _kind(name: str, shape: tuple[int, ...], vocab_size: int) -> str:
+    if "vision" in name or "multi_modal" in name:
+        return "unread"
     if len(shape) != 2 or "experts" in name.split(".") or not name.endswith(".weight"):
         return "other"
     if abs(shape[0] - vocab_size) <= 1024 and not name.startswith(("model.layers.", "transformer.h.")):
