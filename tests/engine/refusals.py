@@ -14,7 +14,7 @@ import torch
 
 from mp13 import LLM
 from mp13.engine.attention import registry
-from mp13.engine.models import loader
+from mp13.engine.models import choices
 from mp13.errors import Mp13Error
 from tests.engine.tiny_models import tiny_model
 
@@ -86,7 +86,7 @@ def machine(case: Refusal) -> Iterator[None]:
     """This machine, or for a case on a GPU one that has it."""
     with pytest.MonkeyPatch.context() as patch:
         if case.capability is not None:
-            patch.setattr(loader, "choose_device", lambda name: torch.device("cuda"))
+            patch.setattr(choices, "choose_device", lambda name: torch.device("cuda"))
             patch.setattr(torch.cuda, "get_device_capability", lambda device: case.capability)
             patch.setattr(registry, "_is_installed", lambda package: package in case.installed)
         yield

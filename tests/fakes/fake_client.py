@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
-from mp13.errors import AdapterError, ModelError
+from mp13.errors import AdapterError, ModelError, UnsupportedError
 from mp13.mix import parse_mix
 from mp13.service.client import EngineGone
 from mp13.service.schema import (
@@ -55,7 +55,9 @@ class FakeClient:
             await self.host.waits.wait()
         if self.config.model.endswith("dies"):
             raise EngineGone("the engine process has ended; its log is /data/logs/engine.log")
-        if self.config.model.endswith("broken"):
+        if self.config.attn_implementation == self.host.breaks:
+            yield FailedEvent(code="ModelError", message="it ran out of memory; choose a smaller model")
+        elif self.config.model.endswith("broken"):
             yield FailedEvent(code="ModelError", message="it has no weights; choose another model")
         else:
             yield ReadyEvent(engine=self._info())
@@ -146,6 +148,12 @@ class FakeClient:
             token_ids=ids, texts=texts, scores=(own, *rest), best_texts=(texts, *(("hm", *texts[1:]) for _ in rest))
         )
 
+    async def check(self, config: EngineConfig) -> None:
+        self._alive()
+        self.host.checked.append(config)
+        if (reason := self.host.unfit.get(config.attn_implementation)) is not None:
+            raise UnsupportedError(reason)
+
     async def load_adapter(self, path: str, name: str | None = None) -> AdapterInfo:
         self._alive()
         name = name or Path(path).name
@@ -181,7 +189,8 @@ class FakeClient:
     def _info(self) -> EngineInfo:
         return EngineInfo(
             model=self.config.model, model_type="llama", dtype="float32", device="cpu", model_impl="native",
-            attn_implementation="sdpa", quantization="none", max_model_len=512, kv_cache_tokens=1024, pid=1,
+            attn_implementation=self.config.attn_implementation, attn_reason="chosen by the settings",
+            quantization="none", max_model_len=512, kv_cache_tokens=1024, pid=1,
         )  # fmt: skip
 
 
@@ -199,6 +208,9 @@ class FakeHost:
         self.scored: list[ScoreRequest] = []
         self.order: list[int] = []  # in which the answers of a comparison come; empty is the mixes' own
         self.slow: asyncio.Event | None = None  # keeps every prefill from ending until it is set
+        self.checked: list[EngineConfig] = []
+        self.unfit: dict[str, str] = {}  # why an engine with this attention could not run
+        self.breaks = ""  # the attention with which an engine fails although nothing spoke against it
         self.dropped = 0  # prefills that were cancelled
 
     async def __call__(self, config: EngineConfig) -> FakeClient:

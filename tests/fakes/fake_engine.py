@@ -29,7 +29,7 @@ from mp13.engine.request import (
     TokenEvent,
     TokenScore,
 )
-from mp13.errors import AdapterError, ContextError, MixError, ModelError
+from mp13.errors import AdapterError, ContextError, MixError, ModelError, UnsupportedError
 from mp13.mix import check_name, parse_mix
 
 
@@ -41,6 +41,7 @@ class FakeDescription:
     device: str = "cpu"
     model_impl: str = "native"
     attn_implementation: str = "sdpa"
+    attn_reason: str = "because this is a fake"
     quantization: str = "none"
     max_model_len: int = 512
     kv_cache_tokens: int = 4096
@@ -118,6 +119,14 @@ class FakeEngine:
     def _measure(self, name: str) -> None:
         self._adapters[name] = replace(self._adapters[name], effect=0.0)
         self._on_adapters()
+
+    @staticmethod
+    def check(model: str, **settings: Any) -> None:
+        """An engine with "reference" could not run."""
+        if settings["attn_implementation"] == "reference":
+            raise UnsupportedError(
+                "attn_implementation = 'reference' cannot be used: it is not installed; pip install it"
+            )
 
     async def unload_adapter(self, name: str) -> None:
         if self._adapters.pop(name, None) is None:

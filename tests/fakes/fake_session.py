@@ -23,6 +23,7 @@ ENGINE = EngineInfo(
     device="cpu",
     model_impl="native",
     attn_implementation="sdpa",
+    attn_reason="no GPU",
     quantization="none",
     max_model_len=8192,
     kv_cache_tokens=16384,

@@ -19,7 +19,8 @@ from tests.fakes.command import Command, Outcome, Terminal
 Run = Callable[..., Outcome]
 HEALTHY: dict[str, Any] = {
     "packages": {"torch": ["2.13.0", ""], "transformers": ["5.23.0", ""]},
-    "cpu": "AVX512, 2 threads", "gpus": [], "attention": ["reference", "sdpa"],
+    "cpu": "AVX512, 2 threads", "gpus": [],
+    "attention": [["sdpa", None], ["reference", None], ["xformers", "it needs an NVIDIA GPU; choose 'sdpa'"]],
 }  # fmt: skip
 
 
@@ -73,7 +74,7 @@ def test_leaving_the_questions_writes_nothing(run: Run) -> None:
 
 def test_a_healthy_machine_has_nothing_to_mend_but_the_starter_to_fetch(tmp_path: Path) -> None:
     found = findings()
-    assert {finding.mark for finding in found.values()} == {"ok", "warn"}
+    assert {finding.mark for finding in found.values()} == {"ok", "no", "warn"}
     assert [subject for subject, finding in found.items() if finding.mark == "warn"] == ["starter"]
     assert {"Python", "settings", "data folder", "disk", "engine socket", "torch", "attention"} <= found.keys()
 
@@ -93,6 +94,21 @@ def test_the_doctor_names_what_would_fail_and_a_fix(monkeypatch: pytest.MonkeyPa
     assert "no libgomp" in found["torch"].detail
     assert "MP13_TEMPRATURE" in found["variable"].detail
     assert all(finding.fix for finding in found.values() if finding.mark != "ok")
+
+
+def test_a_backend_that_does_not_run_says_why_and_what_to_do() -> None:
+    found = findings()
+    assert found["attention"].detail == "sdpa, reference"
+    assert found["attention xformers"] == doctor.Finding(
+        "no", "attention xformers", "it needs an NVIDIA GPU", "choose 'sdpa'"
+    )
+    none = findings(lambda: {**HEALTHY, "attention": [["sdpa", "broken; mend it"]]})
+    assert none["attention"].mark == "fail"
+
+
+def test_a_gpu_is_told_with_its_memory() -> None:
+    found = findings(lambda: {**HEALTHY, "gpus": [{"name": "a card", "memory": 8 * 2**30}]})
+    assert found["GPU"].detail == "a card, 8 GiB"
 
 
 def test_a_probe_that_dies_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from mp13.errors import AdapterError, ContextError, MixError, ModelError, Mp13Error
+from mp13.engine.config import EngineConfig
+from mp13.errors import AdapterError, ContextError, MixError, ModelError, Mp13Error, UnsupportedError
 from mp13.library.effects import known_effects
 from mp13.service.client import EngineClient
 from mp13.service.schema import (
@@ -85,6 +86,7 @@ async def test_an_answer_streams_and_ends_with_its_provenance(chats: Chats, tmp_
     assert [(a.name, a.digest, a.weight) for a in provenance.adapters] == [("pirate", info.digest, 0.5)]
     assert (provenance.model, provenance.base_digest, provenance.template_digest) == ("fake", "b" * 64, "f" * 64)
     assert (provenance.sampling.temperature, provenance.sampling.seed, provenance.kv_policy) == (0.3, None, "exact")
+    assert (provenance.attn_implementation, provenance.attn_reason) == ("sdpa", "because this is a fake")
     assert provenance.versions.keys() == {"mp13", "python", "torch", "transformers"}
 
 
@@ -247,6 +249,14 @@ async def test_errors_keep_their_kind_and_sentence_on_the_way(chats: Chats) -> N
         with pytest.raises(Mp13Error, match=sentence) as caught:
             await refused
         assert type(caught.value) is error
+    assert (await answer(client, "hi")).text == "echo: hi"
+
+
+async def test_an_engine_tells_whether_another_could_run_and_goes_on(chats: Chats) -> None:
+    client = await ready(chats)
+    await client.check(EngineConfig("fake", attn_implementation="sdpa"))
+    with pytest.raises(UnsupportedError, match="'reference' cannot be used: it is not installed; pip install it"):
+        await client.check(EngineConfig("fake", attn_implementation="reference"))
     assert (await answer(client, "hi")).text == "echo: hi"
 
 

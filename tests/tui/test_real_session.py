@@ -88,3 +88,58 @@ class TestRealSession:
             await chat.press("enter")
             gate.set()
             await chat.sees("Hello.")
+
+
+class TestAnotherEngine:
+    async def test_a_setting_of_the_engine_starts_another_at_once_and_prompts_wait_for_it(self, model: str) -> None:
+        host = FakeHost(["From the new one."])
+        async with chatting(opened(host, model)) as chat:
+            host.waits = asyncio.Event()
+            await chat.send("/set attn_implementation=reference")
+            await chat.sees("attn_implementation = reference; the engine starts anew with it")
+            await chat.until(lambda: "reading weights" in chat.status)
+            await chat.send("hello")
+            await chat.until(lambda: len(host.clients) == 2)
+            assert host.requests == []
+            host.waits.set()
+            await chat.sees("From the new one.")
+            assert chat.session.engine is not None and chat.session.engine.attn_implementation == "reference"
+        assert host.clients[0].closed
+
+    async def test_what_cannot_run_is_a_sentence_and_the_engine_goes_on(self, model: str) -> None:
+        host = FakeHost(["Still here."])
+        host.unfit["reference"] = "attn_implementation = 'reference' cannot be used: pip install something"
+        async with chatting(opened(host, model)) as chat:
+            await chat.say("/set attn_implementation=reference")
+            await chat.sees("pip install something")
+            await chat.say("hello")
+            await chat.sees("Still here.")
+            assert chat.session.settings.attn_implementation == "auto"
+        assert len(host.clients) == 1
+
+    async def test_one_that_fails_gives_the_other_back_and_the_prompt_that_waited_its_answer(self, model: str) -> None:
+        host = FakeHost(["From the old one."])
+        host.breaks = "reference"
+        async with chatting(opened(host, model), size=(80, 40)) as chat:
+            host.waits = asyncio.Event()
+            await chat.send("/set attn_implementation=reference")
+            await chat.until(lambda: "reading weights" in chat.status)
+            await chat.send("hello")
+            host.waits.set()
+            await chat.sees("it ran out of memory", "the engine that worked starts again", "From the old one.")
+            assert "no engine" not in chat.status
+            assert chat.session.settings.attn_implementation == "auto"
+
+    async def test_the_last_of_several_changes_wins_while_an_engine_loads(self, model: str) -> None:
+        host = FakeHost(["Done."])
+        async with chatting(opened(host, model)) as chat:
+            host.waits = asyncio.Event()
+            await chat.send("/set attn_implementation=reference")
+            await chat.until(lambda: "reading weights" in chat.status)
+            await chat.send("/set attn_implementation=sdpa")
+            await chat.until(lambda: len(host.clients) == 3)  # nobody waits for the second one to load
+            host.waits.set()
+            await chat.say("hello")
+            await chat.sees("Done.")
+        assert [client.config.attn_implementation for client in host.clients] == ["auto", "reference", "sdpa"]
+        assert all(client.closed for client in host.clients)

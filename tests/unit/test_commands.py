@@ -84,7 +84,9 @@ async def test_set_changes_and_shows(session: ChatSession) -> None:
     everything = (await session.command("/set")).message
     assert [line.split(" = ")[0] for line in everything.split("\n")] == list(Settings.model_fields)
     assert "top_p = 0.9" in everything
-    assert "next prompt" in (await session.command("/set max_model_len=64")).message
+    other = await session.command("/set max_model_len=64")
+    assert (other.message, other.engine_changed) == ("max_model_len = 64; the engine starts anew with it", True)
+    assert not (await session.command("/set max_model_len=64")).engine_changed
     assert (await session.command("/set adapter=pirate")).mix_changed
     assert session.mix == "pirate"
     await session.command("/set system=be brief")

@@ -22,7 +22,7 @@ from mp13.chat.conversation.turn import (
     Turn,
 )
 from mp13.chat.settings.load import change_settings, load_settings
-from mp13.errors import AdapterError, ConfigError, ContextError, MixError, ModelError, Mp13Error
+from mp13.errors import AdapterError, ConfigError, ContextError, MixError, ModelError, Mp13Error, UnsupportedError
 from mp13.library.paths import adapters_dir
 from mp13.library.starter import starter_dir
 from mp13.service.client import EngineGone
@@ -426,6 +426,63 @@ async def test_a_change_of_the_engines_settings_starts_another_engine(chats: Cha
     first, second = chats.host.clients
     assert first.closed
     assert (second.config.max_model_len, second.loads[0][0]) == (64, "pirate")
+
+
+async def test_a_choice_that_no_engine_could_run_is_refused_and_the_engine_goes_on(chats: Chats) -> None:
+    chats.host.unfit["reference"] = "flash_attn is not installed; pip install flash-attn"
+    session = chats.open()
+    await ask(session, "one")
+    with pytest.raises(UnsupportedError, match="pip install flash-attn"):
+        await session.change_settings(attn_implementation="reference")
+    assert session.settings.attn_implementation == "auto"
+    await ask(session, "two")
+    assert len(chats.host.clients) == 1 and not chats.host.clients[0].closed
+
+
+async def test_only_a_change_that_takes_another_engine_is_asked_of_the_one_that_runs(chats: Chats) -> None:
+    session = chats.open()
+    assert await session.change_settings(attn_implementation="sdpa") and chats.host.checked == []  # none runs
+    await ask(session, "one")
+    assert not await session.change_settings(temperature="0") and chats.host.checked == []
+    assert await session.change_settings(attn_implementation="reference")
+    assert [config.attn_implementation for config in chats.host.checked] == ["reference"]
+
+
+async def test_an_engine_that_fails_in_place_of_another_gives_it_back(chats: Chats) -> None:
+    session = chats.open()
+    chats.host.breaks = "reference"
+    await ask(session, "one")
+    await session.change_settings(attn_implementation="reference", temperature="0.1")
+    events = [event async for event in session.start() if not isinstance(event, LoadProgress)]
+    failed, ready = events
+    assert isinstance(failed, EngineFailed) and isinstance(ready, EngineReady)
+    assert "ran out of memory" in failed.message and "the settings are as before" in failed.message
+    assert (session.settings.attn_implementation, session.settings.temperature) == ("auto", 0.1)
+    assert session.settings.source("attn_implementation") == "default"
+    await ask(session, "two")
+    assert [client.config.attn_implementation for client in chats.host.clients] == ["auto", "reference", "auto"]
+
+
+async def test_a_prompt_to_an_engine_that_fails_in_place_of_another_is_refused_and_the_next_is_answered(
+    chats: Chats,
+) -> None:
+    session = chats.open()
+    chats.host.breaks = "reference"
+    await ask(session, "one")
+    await session.change_settings(attn_implementation="reference")
+    with pytest.raises(ModelError, match="ran out of memory"):
+        await ask(session, "two")
+    assert session.settings.attn_implementation == "auto"
+    await ask(session, "three")
+    assert len(chats.host.requests) == 2
+
+
+async def test_the_first_engine_has_nothing_to_fall_back_to(chats: Chats) -> None:
+    session = chats.open(attn_implementation="reference")
+    chats.host.breaks = "reference"
+    events = [event async for event in session.start() if isinstance(event, EngineFailed)]
+    assert [event.fallback for event in events] == [None]
+    assert session.settings.attn_implementation == "reference" and len(chats.host.clients) == 1
 
 
 async def test_a_prompt_sent_while_the_engine_loads_waits_for_it(chats: Chats) -> None:

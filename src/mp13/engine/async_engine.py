@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 from mp13.engine.core import EngineCore
 from mp13.engine.description import EngineDescription
 from mp13.engine.llm import AnyPrompt, engine_config, engine_prompt
+from mp13.engine.models.loader import check_model
+from mp13.engine.models.room import freed_on_failure
 from mp13.engine.models.weights import OnProgress
 from mp13.engine.request import (
     AdapterInfo,
@@ -54,7 +56,8 @@ class AsyncEngine:
     ) -> None:
         self._on_adapters = on_adapters
         self._told: object = None  # of the adapters, when that was called last
-        self._core = EngineCore(engine_config(model, options), on_progress or (lambda stage, fraction: None))
+        with freed_on_failure():
+            self._core = EngineCore(engine_config(model, options), on_progress or (lambda stage, fraction: None))
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._deliver: dict[str, _Deliver] = {}  # by request id; engine thread only
         self._closed = False
@@ -62,6 +65,12 @@ class AsyncEngine:
         self._thread = threading.Thread(target=self._turn, name="mp13-engine", daemon=True)
         self._thread.start()
         atexit.register(self._stop)  # a thread that computes while Python shuts down would take the process with it
+
+    @staticmethod
+    def check(model: str | Path, **options: Any) -> None:
+        """Raises what an engine with these options would, as far as it is known before weights are read: anything but
+        whether they fit, since what runs now may hold the room."""
+        check_model(engine_config(model, options))
 
     @property
     def info(self) -> EngineDescription:

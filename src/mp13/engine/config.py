@@ -2,10 +2,10 @@
 
 import re
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Literal
 
 from mp13.engine.quantization import QUANTIZATION_NAMES, parse_quantization
+from mp13.engine.sizes import parse_size
 from mp13.errors import ConfigError, UnsupportedError
 
 __all__ = ["ATTENTION_NAMES", "DTYPE_NAMES", "QUANTIZATION_NAMES", "EngineConfig"]
@@ -19,9 +19,6 @@ _COUNTS = {
     "max_loras": 0, "max_cpu_loras": 0, "seed": 0, "max_model_len": 2,
 }  # fmt: skip
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?", re.ASCII)
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[KMGT]i?B)?", re.IGNORECASE | re.ASCII)
-_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
-          "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,6 @@ class EngineConfig:
         """`kv_cache_memory` in bytes; None leaves the choice to the engine."""
         if self.kv_cache_memory is None:
             return None
-        match = _SIZE.fullmatch(str(self.kv_cache_memory).strip())
-        size = int(Decimal(match[1]) * _UNITS[(match[2] or "B").lower()]) if match else 0
+        size = parse_size(str(self.kv_cache_memory))
         self._require(size > 0, "kv_cache_memory", 'a number of bytes or a size such as "2GiB"')
         return size

@@ -16,9 +16,10 @@ from mp13.engine.adapters.manager import AdapterManager, merge_members
 from mp13.engine.config import EngineConfig
 from mp13.engine.description import describe
 from mp13.engine.effect import EffectCheck
-from mp13.engine.execution.kv_cache import allocate_kv_cache, size_cache
 from mp13.engine.execution.model_runner import ModelRunner, Sampled
+from mp13.engine.execution.sizing import give_cache
 from mp13.engine.models.loader import load_model
+from mp13.engine.models.room import is_out_of_memory, readable
 from mp13.engine.models.weights import OnProgress
 from mp13.engine.prompts import Prompt, PromptReader, ends_with_answer
 from mp13.engine.request import (
@@ -77,11 +78,7 @@ class EngineCore:
             device=loaded.device,
         )
         on_progress("cache", None)
-        shape, dtype = loaded.model.cache_shape, loaded.activation_dtype
-        num_blocks, self.max_model_len = size_cache(
-            config, shape, dtype, loaded.device, loaded.max_position, self.runner.measure_activation_bytes
-        )
-        self.runner.use_cache(allocate_kv_cache(shape, num_blocks, config.block_size, dtype, loaded.device))
+        num_blocks, self.max_model_len = give_cache(config, loaded, self.runner, self.adapters.reserved_bytes)
         self.pool = BlockPool(num_blocks, config.block_size, config.enable_prefix_caching)
         self.scheduler = Scheduler(
             self.pool,
@@ -225,7 +222,8 @@ class EngineCore:
         return self.scheduler.has_work() or self.scoring.has_work() or self.effects.has_work()
 
     def step(self) -> list[Event]:
-        """Compute one packed step and hand out what became of it. An error ends the requests of that step alone."""
+        """Compute one packed step and hand out what became of it. An error ends the requests of that step alone; where
+        memory ran out, the largest of them alone, and the others are tried again."""
         if self.scoring.takes_turn(self.scheduler):
             return self.scoring.step(self.scheduler)
         if self.effects.has_work() and not self.scheduler.has_foreground:
@@ -238,7 +236,8 @@ class EngineCore:
         try:
             new_tokens = self.runner.run(batch)
         except Exception as error:
-            return events + [event for row in batch.rows for event in self._fail(row.seq, error)]
+            to_blame = [batch.largest] if is_out_of_memory(error) else [row.seq for row in batch.rows]
+            return events + [event for seq in to_blame for event in self._fail(seq, error)]
         sampled, prefilled = batch.sampled, batch.prefilled
         self.scheduler.computed(batch)
         for seq in prefilled:
@@ -291,7 +290,7 @@ class EngineCore:
     def _fail(self, seq: Sequence, error: Exception) -> list[Event]:
         self.pool.retract(seq)  # it may have met numbers that are not finite, and who keeps the cache would find them
         self._remove(seq)
-        return [ErrorEvent(seq.request_id, error)]
+        return [ErrorEvent(seq.request_id, readable(error))]
 
     def _remove(self, seq: Sequence) -> None:
         del self._running[seq.request_id]

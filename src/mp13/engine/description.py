@@ -1,5 +1,6 @@
 """What an engine tells about itself once it is up."""
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -9,6 +10,8 @@ from mp13.engine.config import EngineConfig
 from mp13.engine.models.digest import base_digest
 from mp13.engine.models.loader import LoadedModel
 from mp13.engine.text.chat_template import template_digest
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class EngineDescription:
     device: str
     model_impl: str
     attn_implementation: str
+    attn_reason: str  # why that one
     quantization: str
     max_model_len: int
     kv_cache_tokens: int
@@ -36,6 +40,9 @@ class EngineDescription:
 
 
 def describe(config: EngineConfig, loaded: LoadedModel, max_model_len: int, num_blocks: int) -> EngineDescription:
+    """The notes go to the log, too."""
+    for note in loaded.notes:
+        log.info("%s", note)
     digest: Future[str] = Future()
     threading.Thread(target=_fulfil, args=(digest, lambda: base_digest(loaded.path))).start()
     return EngineDescription(
@@ -45,6 +52,7 @@ def describe(config: EngineConfig, loaded: LoadedModel, max_model_len: int, num_
         device=str(loaded.device),
         model_impl=loaded.model_impl,
         attn_implementation=loaded.attention.name,
+        attn_reason=loaded.attention.reason,
         quantization=loaded.quantization,
         max_model_len=max_model_len,
         kv_cache_tokens=num_blocks * config.block_size,

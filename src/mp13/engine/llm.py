@@ -8,6 +8,7 @@ from typing import Any
 from mp13.engine.config import EngineConfig
 from mp13.engine.core import EngineCore
 from mp13.engine.description import EngineDescription
+from mp13.engine.models.room import freed_on_failure
 from mp13.engine.prompts import Prompt
 from mp13.engine.request import (
     AdapterInfo,
@@ -45,7 +46,8 @@ class LLM:
     """
 
     def __init__(self, model: str | Path, **options: Any) -> None:
-        self._core = EngineCore(engine_config(model, options))
+        with freed_on_failure():
+            self._core = EngineCore(engine_config(model, options))
 
     @property
     def info(self) -> EngineDescription:

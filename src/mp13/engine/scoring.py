@@ -13,6 +13,8 @@ import torch
 
 from mp13.engine.adapters.manager import AdapterManager
 from mp13.engine.execution.model_runner import ModelRunner
+from mp13.engine.models.footprint import MAX_LOGITS
+from mp13.engine.models.room import readable
 from mp13.engine.request import ErrorEvent, Event, SamplingParams, ScoreEvent, TokenScore
 from mp13.engine.scheduling.batch import Batch, ScheduledSequence
 from mp13.engine.scheduling.block_pool import BlockPool
@@ -20,7 +22,6 @@ from mp13.engine.scheduling.scheduler import Scheduler
 from mp13.engine.scheduling.sequence import AdapterWeights, Sequence
 from mp13.errors import ContextError, MixError, ModelError, Mp13Error
 
-_MAX_LOGITS = 2**25  # numbers, made at once
 _SHARED_TOKENS = 256  # of one pass, while requests wait for their next token
 _MAX_REFUSALS = 8  # turns in vain, after which no new request may take what a group waits for
 
@@ -109,7 +110,7 @@ class Scoring:
         self.running: list[ScoreGroup] = []
         self._runner = runner
         self._adapters = adapters
-        self._max_rows = max(1, _MAX_LOGITS // vocab_size)
+        self._max_rows = max(1, MAX_LOGITS // vocab_size)
         self._had_turn = False
         self._refusals = 0
 
@@ -244,7 +245,7 @@ class Scoring:
         for seq in group.active_seqs:
             scheduler.pool.retract(seq)  # its numbers may be the error
         self._remove(group, scheduler)
-        return [ErrorEvent(group.request_id, error)]
+        return [ErrorEvent(group.request_id, readable(error))]
 
     def _remove(self, group: ScoreGroup, scheduler: Scheduler) -> None:
         self._let_go(group, scheduler.pool)

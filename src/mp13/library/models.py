@@ -46,6 +46,21 @@ def list_models() -> list[ModelOnDisk]:
     return sorted([*own, *_cached_models()], key=lambda model: (model.name.lower(), model.place))
 
 
+def model_folder(name: str) -> Path:
+    """The folder or GGUF file of a model on this machine: a path, or a name that `list_models` has.
+
+    Raises:
+        ModelError: it is none of these.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    for model in list_models():
+        if model.name == name:
+            return model.path
+    raise ModelError(f"there is no model {name!r} on this machine; `mp13 models list` shows those that are")
+
+
 def known_base(model: str) -> str | None:
     """The digest of a model's content, one on disk or of the Hugging Face cache; None if it was never computed."""
     try:

@@ -27,6 +27,7 @@ from mp13.errors import ConfigError, Mp13Error
 from mp13.service.endpoint import HAS_UNIX_SOCKETS, Launch, listen_loopback, publish
 from mp13.service.host import EngineHost
 from mp13.service.schema import (
+    CheckRequest,
     CompareRequest,
     FailedEvent,
     GenerateRequest,
@@ -77,6 +78,10 @@ class Service:
         await self.host.unload_adapter(request.path_params["name"])
         return Response(status_code=204)
 
+    async def check(self, request: Request) -> Response:
+        await self.host.check(await _body(request, CheckRequest))
+        return Response(status_code=204)
+
     async def health(self, request: Request) -> Response:
         return _json(self.host.health.model_dump_json())
 
@@ -93,6 +98,7 @@ def make_app(service: Service, token: str | None) -> ASGIApp:
             Route("/v1/mp13/adapters", service.adapters, methods=["GET"]),
             Route("/v1/mp13/adapters", service.load_adapter, methods=["POST"]),
             Route("/v1/mp13/adapters/{name}", service.unload_adapter, methods=["DELETE"]),
+            Route("/v1/mp13/check", service.check, methods=["POST"]),
             Route("/v1/mp13/health", service.health, methods=["GET"]),
         ],
         exception_handlers={Mp13Error: _failure, Exception: _failure},
@@ -172,6 +178,7 @@ def main() -> None:
         parser.error(f"--fd {arguments.fd} is not a Unix socket")
     launch = Launch.model_validate_json(sys.stdin.buffer.read())
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("mp13").setLevel(logging.INFO)
     asyncio.run(serve(launch, listener, token))
     os._exit(0)  # a load may still run in its thread, and putting torch away takes seconds; neither matters now
 

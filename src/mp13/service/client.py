@@ -15,7 +15,9 @@ from mp13.mix import check_name
 from mp13.service.endpoint import Address
 from mp13.service.schema import (
     AdapterInfo,
+    CheckRequest,
     CompareRequest,
+    EngineConfig,
     EngineEvent,
     FailedEvent,
     FinishEvent,
@@ -105,6 +107,10 @@ class EngineClient:
 
     async def unload_adapter(self, name: str) -> None:
         await self._call("DELETE", f"/adapters/{check_name(name)}")
+
+    async def check(self, config: EngineConfig) -> None:
+        """Raises what an engine with `config` would, as far as this one can tell before weights are read."""
+        await self._call("POST", "/check", CheckRequest(config=config))
 
     async def health(self) -> Health:
         """Whether the engine is loading, ready or failed. Answers at once, also while it loads."""

@@ -10,20 +10,22 @@ import os
 import pkgutil
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import asdict
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from mp13.engine import request as engine_request
 from mp13.errors import ModelError, Mp13Error
 from mp13.library.effects import remember_effects
 from mp13.service.endpoint import Launch
+from mp13.service.engine_protocol import AnswerEvents, Engine, EngineEvents, Messages
 from mp13.service.lease import Leases
-from mp13.service.provenance import EngineDescription, compose
+from mp13.service.provenance import compose
 from mp13.service.schema import (
     AdapterInfo,
     AdaptersEvent,
+    CheckRequest,
     CompareRequest,
     Done,
     EngineEvent,
@@ -31,7 +33,6 @@ from mp13.service.schema import (
     FinishEvent,
     GenerateRequest,
     Health,
-    KVPolicy,
     LoadAdapterRequest,
     LoadEvent,
     Message,
@@ -43,49 +44,12 @@ from mp13.service.schema import (
     ScoreRequest,
     StartedEvent,
     TokenEvent,
-    TokenScore,
 )
 from mp13.service.streaming import failed_event
 
 log = logging.getLogger(__name__)
 _PROGRESS_S = 0.05  # between two load events of one stage
 _HASH_S = 0.05  # a first token waits this long at most for the base's digest, which its provenance needs
-
-
-Messages = list[dict[str, Any]]
-AnswerEvents = AsyncGenerator[engine_request.TokenEvent | engine_request.FinishEvent]
-EngineEvents = AsyncGenerator[tuple[int, engine_request.TokenEvent | engine_request.FinishEvent]]
-
-
-class Scored(Protocol):
-    """An answer as several mixes judge it: `ScoredAnswer` of the engine."""
-
-    token_ids: Sequence[int]
-    texts: Sequence[str]
-    scores: Sequence[Sequence[TokenScore]]
-    best_texts: Sequence[Sequence[str]]
-
-
-class Engine(Protocol):
-    """What the process asks of `AsyncEngine`."""
-
-    info: EngineDescription
-    adapters: list[AdapterInfo]
-
-    def generate(
-        self, prompt: Messages, params: SamplingParams, adapters: str, *, kv_policy: KVPolicy | None
-    ) -> AnswerEvents: ...
-    def compare(
-        self, prompt: Messages, params: SamplingParams, mixes: Sequence[str], *, kv_policy: KVPolicy | None
-    ) -> EngineEvents: ...
-    def output_so_far(self, request_id: str) -> engine_request.RequestOutput | None: ...
-    async def prefill(self, prompt: Messages, adapters: str) -> object: ...
-    async def score_details(
-        self, prompt: Messages | str | None, answer: list[int] | str, mixes: Sequence[str]
-    ) -> Scored: ...
-    async def load_adapter(self, path: str, name: str | None) -> AdapterInfo: ...
-    async def unload_adapter(self, name: str) -> None: ...
-    async def close(self) -> None: ...
 
 
 class EngineHost:
@@ -170,6 +134,11 @@ class EngineHost:
         engine = await self._ready()
         await engine.unload_adapter(name)
         self._publish_adapters(engine)
+
+    async def check(self, request: CheckRequest) -> None:
+        """Raises what an engine with those settings would, as far as this one can tell."""
+        engine = await self._ready()
+        await asyncio.to_thread(engine.check, **asdict(request.config))
 
     async def close(self) -> None:
         """End the engine if it came up. A load that still runs cannot be stopped: the process must end over it."""

@@ -20,6 +20,7 @@ class EngineDescription(Protocol):
     device: str
     model_impl: str
     attn_implementation: str
+    attn_reason: str
     quantization: str
     max_model_len: int
     kv_cache_tokens: int
@@ -47,6 +48,7 @@ def compose(
         quantization=engine.quantization,
         model_impl=engine.model_impl,
         attn_implementation=engine.attn_implementation,
+        attn_reason=engine.attn_reason,
         adapters=tuple(UsedAdapter(name=name, digest=digest, weight=weight) for name, digest, weight in output.members),
         kv_policy=output.kv_policy,
         template_digest=prompting.template_digest if prompting else engine.template_digest,

@@ -80,6 +80,13 @@ class LoadAdapterRequest(BaseModel):
     name: str | None = None
 
 
+class CheckRequest(BaseModel):
+    """Whether an engine with `config` could run here, as far as that is known before weights are read."""
+
+    model_config = ConfigDict(frozen=True)
+    config: EngineConfig
+
+
 class UsedAdapter(BaseModel):
     """A member of the mix that wrote an answer."""
 
@@ -100,6 +107,7 @@ class Provenance(BaseModel):
     quantization: str
     model_impl: str
     attn_implementation: str
+    attn_reason: str = ""  # why that one; answers of earlier versions do not tell
     adapters: tuple[UsedAdapter, ...]
     kv_policy: str
     template_digest: str  # of the chat template that made the prompt
@@ -121,6 +129,7 @@ class EngineInfo(BaseModel):
     device: str
     model_impl: str
     attn_implementation: str
+    attn_reason: str
     quantization: str
     max_model_len: int
     kv_cache_tokens: int

@@ -65,7 +65,7 @@ def doctor() -> None:
     from mp13.chat.cli.doctor import examine
 
     with outcome(NAME):
-        marks = {"ok": "  ok ", "warn": "warn ", "fail": "FAIL "}
+        marks = {"ok": "  ok ", "no": "  no ", "warn": "warn ", "fail": "FAIL "}
         failed = False
         for finding in examine():
             failed = failed or finding.mark == "fail"

@@ -26,7 +26,7 @@ _PROBE_S = 120
 class Finding:
     """`fix` is empty when all is well."""
 
-    mark: Literal["ok", "warn", "fail"]
+    mark: Literal["ok", "no", "warn", "fail"]  # no: something that is not here and need not be
     subject: str
     detail: str
     fix: str = ""
@@ -128,7 +128,17 @@ def _torch_side(found: dict[str, Any]) -> Iterator[Finding]:
             yield Finding("fail", name, reason, f"install it anew: pip install --force-reinstall {name}")
     if found["cpu"]:
         yield Finding("ok", "processor", found["cpu"])
-        yield Finding("ok", "GPU", ", ".join(found["gpus"]) or "none that torch can use; models run on the processor")
-        backends = ", ".join(found["attention"])
-        no_backend = Finding("fail", "attention", "no backend runs", "install torch and mp13 anew")
-        yield Finding("ok", "attention", backends) if backends else no_backend
+        gpus = [f"{gpu['name']}, {gpu['memory'] / 2**30:.0f} GiB" for gpu in found["gpus"]]
+        yield Finding("ok", "GPU", "; ".join(gpus) or "none that torch can use; models run on the processor")
+        yield from _attention(found["attention"])
+
+
+def _attention(backends: list[tuple[str, str | None]]) -> Iterator[Finding]:
+    """Those that run, then each that does not: why, and what to install."""
+    running = ", ".join(name for name, reason in backends if reason is None)
+    no_backend = Finding("fail", "attention", "no backend runs", "install torch and mp13 anew")
+    yield Finding("ok", "attention", running) if running else no_backend
+    for name, reason in backends:
+        if reason is not None:
+            why, _, fix = reason.partition("; ")
+            yield Finding("no", f"attention {name}", why, fix)

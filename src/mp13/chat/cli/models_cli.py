@@ -1,4 +1,4 @@
-"""`mp13 models`: list, pull, quantize, remove."""
+"""`mp13 models`: list, pull, fit, quantize, remove."""
 
 import json
 from dataclasses import asdict
@@ -7,11 +7,18 @@ from typing import Annotated
 
 import typer
 
+from mp13.chat.cli.doctor import probed
 from mp13.chat.cli.outcome import outcome
 from mp13.chat.cli.progress import Progress
-from mp13.chat.library.shown import model_json, model_table, one_line, removed, size
+from mp13.chat.library.shown import fit_json, fit_table, model_json, model_table, one_line, removed, size
+from mp13.chat.settings.load import load_settings
 from mp13.chat.settings.model import resolve_model
-from mp13.library.models import list_models, pull_model, remove_model
+from mp13.engine.config import QUANTIZATION_NAMES
+from mp13.engine.main_memory import available_memory
+from mp13.engine.sizes import parse_size
+from mp13.errors import ConfigError
+from mp13.library.fit import fits_by_quantization
+from mp13.library.models import list_models, model_folder, pull_model, remove_model
 from mp13.library.paths import models_dir
 from mp13.library.quantizing import QuantizeRequest
 from mp13.library.quantizing import quantize as quantize_model
@@ -73,6 +80,43 @@ def quantize(
         else:
             sizes = f"{size(report.size_bytes)} instead of {size(report.base_bytes)}"
             print(one_line(f"{report.quantization} in {report.path}, {sizes}; mp13chat --model {report.path}"))
+
+
+@app.command()
+def fit(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, or a name that `mp13 models list` shows.")],
+    quantization: Annotated[str | None, typer.Option(help="Only this one, not each.")] = None,
+    max_model_len: Annotated[int | None, typer.Option(help="The context that is to fit, in tokens.")] = None,
+    max_num_seqs: Annotated[int | None, typer.Option(help="Answers computed together.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Such as 8GiB; else this machine's GPU, or main memory.")] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Main memory, though there is a GPU.")] = False,
+    as_json: _AsJson = False,
+) -> None:
+    """Estimate what a model takes, and the context that fits. Every other setting is the one you have configured."""
+    with outcome(PROGRAM):
+        flags = {"model": name, "max_model_len": max_model_len, "max_num_seqs": max_num_seqs}
+        settings = load_settings({key: value for key, value in flags.items() if value is not None})
+        config = settings.engine_config()
+        available, on_gpu = _memory(memory, cpu=cpu or settings.device == "cpu")
+        names = QUANTIZATION_NAMES if quantization is None else (quantization,)
+        found = fits_by_quantization(model_folder(config.model), config, available, on_gpu=on_gpu, names=names)
+        if as_json:
+            fits = {key: fit_json(value, config.max_model_len) for key, value in found.items()}
+            print(json.dumps({"model": name, "memory": available, "on_gpu": on_gpu, "fits": fits}, indent=2))
+            return
+        where = f"{config.gpu_memory_utilization:.0%} of {size(available)} of a GPU" if on_gpu else size(available)
+        print(fit_table(found, config.max_model_len))
+        print(one_line(f"in {where}, with room for {config.max_loras} adapters and {config.max_num_seqs} answers"))
+
+
+def _memory(text: str | None, *, cpu: bool) -> tuple[int, bool]:
+    """Bytes, and whether they are a GPU's."""
+    if text is not None:
+        if not (given := parse_size(text)):
+            raise ConfigError(f"--memory {text} cannot be used; give bytes, or a size such as 8GiB")
+        return given, not cpu
+    gpus = [] if cpu else probed().get("gpus", [])
+    return (gpus[0]["memory"], True) if gpus else (available_memory(), False)
 
 
 @app.command()

@@ -11,14 +11,14 @@ PACKAGES = ("torch", "transformers", "peft", "safetensors")
 
 
 def probe() -> dict[str, Any]:
-    """What imports and in which version, what the processor and GPU offer, which attention backends run."""
+    """What imports and in which version, what processor and GPUs offer, which attention backends run and why not."""
     packages = {name: _imported(name) for name in PACKAGES}
     found: dict[str, Any] = {"packages": packages, "cpu": "", "gpus": [], "attention": []}
     if packages["torch"][0]:
         torch = import_module("torch")
         found["cpu"] = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
         if torch.cuda.is_available():
-            found["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+            found["gpus"] = [_gpu(torch, index) for index in range(torch.cuda.device_count())]
         found["attention"] = _attention(torch)
     return found
 
@@ -31,10 +31,15 @@ def _imported(name: str) -> tuple[str, str]:
         return "", f"{type(error).__name__}: {error}"
 
 
-def _attention(torch: Any) -> list[str]:
+def _gpu(torch: Any, index: int) -> dict[str, Any]:
+    return {"name": torch.cuda.get_device_name(index), "memory": torch.cuda.mem_get_info(index)[1]}
+
+
+def _attention(torch: Any) -> list[tuple[str, str | None]]:
+    """Each backend, and why it does not run here; None if it does."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    backends = import_module("mp13.engine.attention.registry").available(device)
-    return sorted(name for name, reason in backends if reason is None)
+    backends: list[tuple[str, str | None]] = import_module("mp13.engine.attention.registry").available(device)
+    return backends
 
 
 if __name__ == "__main__":

@@ -127,11 +127,9 @@ async def _system(session: "ChatSession", argument: str) -> CommandResult:
 async def _set(session: "ChatSession", argument: str) -> CommandResult:
     key, given, value = re.split(r"(\s*=\s*|\s+|$)", argument, maxsplit=1)  # KEY=VALUE, KEY VALUE or KEY
     if given:
-        engine = session.settings.engine_config()
-        await session.change_settings(**{key: value})
-        later = session.settings.engine_config() != engine
-        shown = _shown(session, key) + ("; an engine with it starts with the next prompt" if later else "")
-        return CommandResult(shown, mix_changed=key == "adapter")
+        is_other = await session.change_settings(**{key: value})
+        shown = _shown(session, key) + ("; the engine starts anew with it" if is_other else "")
+        return CommandResult(shown, mix_changed=key == "adapter", engine_changed=is_other)
     if not key:
         return CommandResult("\n".join(_shown(session, key) for key in Settings.model_fields))
     if key not in Settings.model_fields:

@@ -47,6 +47,7 @@ class EngineConnection:
         self._connect = connect
         self._starting = asyncio.Lock()
         self._config: EngineConfig | None = None
+        self._proven: Settings | None = None  # those of the last engine that came up
         self._client: EngineClient | None = None
         self._follower: asyncio.Task[None] | None = None
         self._placed: dict[str, tuple[Path, FolderStamp, str]] = {}  # name: what was loaded, and the digest it got
@@ -66,6 +67,20 @@ class EngineConnection:
         """Whether an engine runs, and with these settings. Raises ModelError when there is no such model."""
         return self.engine is not None and self._config == settings.engine_config()
 
+    async def check(self, settings: Settings) -> None:
+        """Raises what an engine with `settings` would before it reads weights, as far as the one that runs can tell."""
+        from mp13.service.client import EngineGone
+
+        if self.engine is not None and not self.runs(settings):
+            with suppress(EngineGone):
+                await self.client.check(settings.engine_config())
+
+    def fallback(self, settings: Settings) -> Settings | None:
+        """`settings` with the engine that worked last; None where that is theirs, or none ever did."""
+        if self._proven is None or self._proven.engine_values == settings.engine_values:
+            return None
+        return settings.with_engine_of(self._proven)
+
     async def start(self, settings: Settings) -> AsyncGenerator[LoadProgress | EngineReady | EngineFailed]:
         """Bring up an engine with `settings`; ends with EngineReady or EngineFailed. A second caller waits for it."""
         async with self._starting:
@@ -81,9 +96,10 @@ class EngineConnection:
                         yield progress
                 if self.engine is None:
                     raise Mp13Error("the engine ended as soon as it was loaded; send the prompt again to start one")
+                self._proven = settings
                 yield EngineReady(self.engine)
             except Mp13Error as error:
-                yield EngineFailed(error)
+                yield EngineFailed(error, self.fallback(settings))
             finally:
                 if self.engine is None:
                     await self.close()

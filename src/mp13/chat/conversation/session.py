@@ -15,7 +15,7 @@ from mp13.chat.conversation.idle import IdleWork
 from mp13.chat.conversation.remarks import Remark, remarks_on
 from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.tree import Conversation
-from mp13.chat.conversation.turn import CommandResult, SessionEvent, Turn
+from mp13.chat.conversation.turn import CommandResult, EngineFailed, SessionEvent, Turn
 from mp13.chat.settings.load import COMMAND_LINE, change_settings
 from mp13.chat.settings.schema import Settings
 from mp13.chat.text import utf8
@@ -31,10 +31,8 @@ if TYPE_CHECKING:
 class ChatSession:
     """The state of a chat and what can be done with it. Use it from one event loop.
 
-    Attributes:
-        settings: replaced (never changed) by `/set`.
-        mix: the canonical mix that answers the next prompt.
-        system: the system prompt of the next prompt, or None.
+    `settings` are replaced (never changed) by `/set`; the canonical `mix` and the system prompt `system`, or None, are
+    those of the next prompt.
     """
 
     def __init__(self, settings: Settings, store: ConversationStore | None, connect: Connect = launch) -> None:
@@ -111,12 +109,17 @@ class ChatSession:
         return [remark for info in self.adapters if info.name in names for remark in remarks_on(info, changed)]
 
     async def start(self) -> AsyncGenerator[SessionEvent]:
-        """Bring the engine up: LoadProgress…, then EngineReady or EngineFailed. Nothing to do when it runs.
-        Installs the starter first where it is the model and not there yet. Never raises an Mp13Error.
-        """
-        async with aclosing(self._connection.start(self.settings)) as events:
-            async for event in events:
-                yield event
+        """Bring the engine up: LoadProgress…, then EngineReady or EngineFailed. Nothing to do when it runs. Installs
+        the starter first where it is the model and not there yet. Where it was to take the place of another engine and
+        fails, the settings are that one's again, and it comes up. Never raises an Mp13Error."""
+        await self._idle.stop()
+        fallback: Settings | None = self.settings
+        while fallback is not None:
+            self.settings, fallback = fallback, None
+            async with aclosing(self._connection.start(self.settings)) as events:
+                async for event in events:
+                    fallback = event.fallback if isinstance(event, EngineFailed) else None
+                    yield event
         self.warm()
 
     async def ask(self, text: str) -> AsyncGenerator[SessionEvent]:
@@ -157,10 +160,7 @@ class ChatSession:
 
     def keep(self, which: str) -> Turn:
         """Go on with another answer to the last prompt, named by its mix or its number from 1.
-
-        Raises:
-            Mp13Error: there is no such answer, or one is still being written. Nothing changed.
-        """
+        Raises Mp13Error when there is no such answer, or one is still being written; nothing changed then."""
         if self._is_answering:
             raise Mp13Error("the answers are still being written; wait for them or stop them first")
         return self._conversation.keep(which)
@@ -184,10 +184,7 @@ class ChatSession:
 
     async def reload(self, name: str | None = None) -> list[str]:
         """Load again what changed on disk, `name` or all that did; returns the names. Running answers keep the old.
-
-        Raises:
-            Mp13Error: no engine runs, or an adapter cannot be loaded; the old one goes on working.
-        """
+        Raises Mp13Error when no engine runs, or an adapter cannot be loaded; the old one goes on working."""
         names = [name] if name is not None else self._connection.changed()
         await self._connection.load(names, self.settings.adapter_folders, fresh=True)
         self.warm()
@@ -201,11 +198,8 @@ class ChatSession:
             self._idle.begin(lambda: self._asking.prefill(self.settings, conversation, self.mix, self.system))
 
     async def command(self, line: str) -> CommandResult:
-        """Run a slash command such as `/adapter a:0.7`.
-
-        Raises:
-            Mp13Error: unknown (with a suggestion; nothing is run), a bad value, or it did not work. Nothing changed.
-        """
+        """Run a slash command such as `/adapter a:0.7`. Raises Mp13Error when it is unknown (with a suggestion; nothing
+        is run), has a bad value, or did not work; nothing changed then."""
         from mp13.chat.commands.table import run_command
 
         return await run_command(self, line)
@@ -233,14 +227,16 @@ class ChatSession:
         self.system = utf8(text) if text else None
         self.warm()
 
-    async def change_settings(self, **changes: Any) -> None:
-        """Put `changes` (values may be text) into the settings, the mix and the system prompt included.
+    async def change_settings(self, **changes: Any) -> bool:
+        """Put `changes` (values may be text) into the settings, the mix and the system prompt included; whether they
+        ask for another engine, which `start`, or the next prompt, brings up.
 
         Raises:
-            Mp13Error: a key is unknown or a value cannot be used. Nothing changed.
+            Mp13Error: a key is unknown, a value cannot be used, or no engine could run with it. Nothing changed.
         """
         settings = change_settings(self.settings, changes, "/set")
-        settings.engine_config()
+        is_other = settings.engine_config() != self.settings.engine_config()
+        await self._connection.check(settings)
         if settings.log != self.settings.log:
             raise ConfigError("log cannot change in a running chat; start it with --no-log")
         if "adapter" in changes:
@@ -248,6 +244,7 @@ class ChatSession:
         if "system" in changes:
             self.set_system(settings.system)
         self.settings = settings
+        return is_other
 
     def new(self) -> None:
         """Start a new conversation. Mix, system prompt and engine stay."""
@@ -295,4 +292,6 @@ class ChatSession:
                     yield event
         finally:
             self._is_answering = False
+            if self.engine is None:  # it did not come up
+                self.settings = self._connection.fallback(self.settings) or self.settings
         self.warm()

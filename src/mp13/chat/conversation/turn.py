@@ -10,6 +10,7 @@ from mp13.service.schema import EngineInfo, FinishReason, Metrics, Provenance
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.diff import Diff
+    from mp13.chat.settings.schema import Settings
 
 Role = Literal["user", "assistant"]
 
@@ -50,13 +51,18 @@ class EngineReady:
 
 @dataclass(frozen=True)
 class EngineFailed:
-    """The engine did not come up. The session lives on: `ask` and `start` try again."""
+    """The engine did not come up. The session lives on: `ask` and `start` try again.
+
+    `fallback` are the settings with the engine that worked before, where the one that failed was to take its place.
+    """
 
     error: Mp13Error
+    fallback: "Settings | None" = None
 
     @property
     def message(self) -> str:
-        return str(self.error)
+        again = "; the settings are as before, and the engine that worked starts again" if self.fallback else ""
+        return f"{self.error}{again}"
 
 
 @dataclass(frozen=True)
@@ -91,13 +97,14 @@ class CommandResult:
     """What a slash command did.
 
     `message` is for the reader; `turns_changed` says that the session's turns are others now (/new, /resume) and have
-    to be drawn again; `mix_changed` that another mix may answer; `quit` that the chat is to end. A `comparison` is for
-    the caller to play, a `diff` for it to draw.
+    to be drawn again; `mix_changed` that another mix may answer; `engine_changed` that another engine is to be started;
+    `quit` that the chat is to end. A `comparison` is for the caller to play, a `diff` for it to draw.
     """
 
     message: str
     quit: bool = False
     turns_changed: bool = False
     mix_changed: bool = False
+    engine_changed: bool = False
     comparison: Comparison | None = None
     diff: "Diff | None" = None

@@ -1,13 +1,14 @@
 """Adapters and models as text and as JSON, the same on the command line and behind slash commands."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from mp13.chat.library.shelf import Shelved
 from mp13.chat.text import printable
 from mp13.library.adapters import AdapterOnDisk
+from mp13.library.fit import Fit
 from mp13.library.models import ModelOnDisk
 from mp13.service.schema import NO_EFFECT
 
@@ -125,6 +126,32 @@ def model_table(models: Sequence[ModelOnDisk]) -> str:
     ]
     reasons = [f"{model.name}: {model.unfit}" for model in models if model.unfit]
     return _table(rows) + "".join(f"\n{one_line(reason)}" for reason in reasons)
+
+
+def fit_table(found: Mapping[str, Fit], wanted: int | None) -> str:
+    """A line for each quantization: what it takes, and how long a context then fits."""
+    return _table(
+        [
+            {
+                "QUANTIZATION": name,
+                "WEIGHTS": size(fit.weights),
+                "ADAPTERS": size(fit.adapters),
+                "STEP": size(fit.activations),
+                "CACHE": size(fit.cache),
+                "TOTAL": size(fit.total),
+                "CONTEXT": f"{fit.longest:,}" if fit.longest >= 2 else "does not fit",
+                "": "" if fit.holds(wanted) or fit.longest < 2 else f"not {wanted:,}",
+            }
+            for name, fit in found.items()
+        ]
+    )
+
+
+def fit_json(fit: Fit, wanted: int | None) -> dict[str, Any]:
+    return {
+        "fits": fit.holds(wanted), "longest": fit.longest, "cache_tokens": fit.cache_tokens, "weights": fit.weights,
+        "adapters": fit.adapters, "activations": fit.activations, "cache": fit.cache, "total": fit.total,
+    }  # fmt: skip
 
 
 def model_json(model: ModelOnDisk) -> dict[str, Any]:

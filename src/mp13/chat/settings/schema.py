@@ -5,6 +5,7 @@ and by the grammar of mixes. Where values come from is settings/load.py.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, JsonValue, PrivateAttr
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from mp13.chat.settings.model import resolve_model
+from mp13.engine.config import ATTENTION_NAMES, QUANTIZATION_NAMES
 from mp13.library.paths import adapters_dir
 from mp13.mix import parse_mix
 from mp13.service.schema import EngineConfig, SamplingParams
@@ -41,6 +43,11 @@ def _listed(value: Any) -> Any:
 def _table_text(value: Any) -> Any:
     """A file's table as JSON, which is how a flag or a variable has it."""
     return json.dumps(value) if isinstance(value, dict) else value
+
+
+def _named(names: Sequence[str]) -> str:
+    *most, last = (f"`{name}`" for name in names)
+    return f"{', '.join(most)} or {last}"
 
 
 _Listed = [NoDecode, BeforeValidator(_listed)]
@@ -98,10 +105,14 @@ class EngineSettings(BaseModel):
     dtype: str = Field("auto", description="`auto`, `float32`, `bfloat16` or `float16`.")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     model_impl: str = Field("auto", description="`auto`, `native` (mp13's decoder) or `transformers`.")
-    attn_implementation: str = Field("auto", description="The attention backend: `auto`, `sdpa` or `reference`.")
+    attn_implementation: str = Field(
+        "auto",
+        description=f"The attention backend: {_named(ATTENTION_NAMES)}. `auto` takes the fastest that runs; "
+        "`mp13config doctor` says which do.",
+    )
     quantization: Annotated[str, NoDecode, BeforeValidator(_table_text)] = Field(
         "none",
-        description="HQQ: `none`, `hqq-8bit`, `hqq-4bit`, `hqq-3bit` or `hqq-2bit`, or a table such as "
+        description=f"How weights are kept: {_named(QUANTIZATION_NAMES)}, or a table such as "
         "`{bits = 4, group_size = 64, axis = 1, head = 4, embeddings = 8}`; see quantization.md.",
     )
     max_model_len: OptionalInt = Field(None, description="The context window in tokens; `none` is the model's own.")
@@ -109,7 +120,10 @@ class EngineSettings(BaseModel):
     kv_cache_memory: Annotated[int | str | None, BeforeValidator(_none_word)] = Field(
         None, description="Size of the KV cache: bytes, or text such as `2GiB`; `none` lets the engine choose."
     )
-    gpu_memory_utilization: float = Field(0.9, description="The share of GPU memory that may be used.")
+    gpu_memory_utilization: float = Field(
+        0.9,
+        description="The share of GPU memory for weights, adapters, the work of a step, and, with the rest, the cache.",
+    )
     max_num_seqs: int = Field(16, description="Answers computed together.")
     max_num_batched_tokens: int = Field(2048, description="Tokens in one step of the engine.")
     enable_prefix_caching: bool = Field(True, description="Reuse the KV cache of a history that was seen before.")
@@ -164,6 +178,17 @@ class Settings(EngineSettings, SamplingSettings, ChatSettings, BaseSettings):
             ModelError: there is no such model.
         """
         return self._engine_config(resolve_model(self.model))
+
+    @property
+    def engine_values(self) -> dict[str, Any]:
+        """The model and the engine's settings."""
+        return {key: getattr(self, key) for key in ("model", *EngineSettings.model_fields)}
+
+    def with_engine_of(self, other: Self) -> Self:
+        """This, with the `engine_values` of `other`."""
+        changed = self.model_copy(update=other.engine_values)
+        changed._sources = {**self._sources, **{key: other.source(key) for key in other.engine_values}}
+        return changed
 
     def check(self) -> Self:
         """This, when every value can be used; raises the Mp13Error of the first that cannot. Looks for no model."""

@@ -42,8 +42,7 @@ class Conductor:
 
     async def run(self, session: ChatSession) -> None:
         """Serve until cancelled, then let the session go."""
-        self._loading = asyncio.create_task(self._load(session))
-        self._loading.add_done_callback(lambda _: self._news.set())
+        self._begin_loading(session)
         try:
             while True:
                 entry = await self._next_entry()
@@ -92,13 +91,17 @@ class Conductor:
             self._news.clear()
             await self._news.wait()
 
+    def _begin_loading(self, session: ChatSession) -> None:
+        self._loading = asyncio.create_task(self._load(session))
+        self._loading.add_done_callback(lambda _: self._news.set())
+
     async def _load(self, session: ChatSession) -> None:
         from mp13.chat.conversation.turn import EngineFailed
 
         try:
             async for event in session.start():
                 self._emit(event)
-                if isinstance(event, EngineFailed):
+                if isinstance(event, EngineFailed) and event.fallback is None:
                     self._refuse_prompts()
         except Exception as error:  # a defect must not leave the reader before a screen that says nothing
             self._emit(EngineFailed(Mp13Error(_sentence(error))))
@@ -132,6 +135,9 @@ class Conductor:
         result = await session.command(entry.text)
         if (asked := result.comparison) is None:
             self._emit(CommandDone(entry, result))
+            if result.engine_changed:
+                await _end(self._loading)  # of an engine that nobody wants any more
+                self._begin_loading(session)
             return
         text = asked.text or next((turn.text for turn in reversed(session.turns) if turn.role == "user"), "")
         self._emit(ComparisonStarted(entry, tuple(str(parse_mix(mix)) for mix in asked.mixes), text))

@@ -10,6 +10,7 @@ from typing import Any
 
 from mp13.chat.settings.load import change_settings, load_settings, save_settings
 from mp13.chat.settings.schema import Settings
+from mp13.engine.config import ATTENTION_NAMES, QUANTIZATION_NAMES
 from mp13.errors import ConfigError, Mp13Error
 
 Prompt = Callable[[str, str], str]  # (question, default) -> answer
@@ -23,8 +24,8 @@ class Question:
 
 QUESTIONS = (
     Question("model", "Model: starter, a folder, or a Hugging Face Hub id"),
-    Question("quantization", "Quantization: none, hqq-8bit, hqq-4bit, hqq-3bit, hqq-2bit"),
-    Question("attn_implementation", "Attention: auto, sdpa, reference"),
+    Question("quantization", f"Quantization: {', '.join(QUANTIZATION_NAMES)}"),
+    Question("attn_implementation", f"Attention: {', '.join(ATTENTION_NAMES)}"),
     Question("adapters_folder", "A folder of your adapters (none: only those in the data folder)"),
     Question("max_model_len", "Context window in tokens (none: the model's own)"),
 )

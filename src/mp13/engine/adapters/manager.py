@@ -16,12 +16,15 @@ import torch
 from mp13.engine.adapters.adapter_config import CONFIG_FILE
 from mp13.engine.adapters.adapter_file import LoadedAdapter, load_adapter_file
 from mp13.engine.adapters.adapter_text import TEXT_FILES, AdapterText
+from mp13.engine.adapters.budget import adapter_budget, device_bytes
 from mp13.engine.adapters.contents import AdapterContents
 from mp13.engine.adapters.slots import AdapterSlots
 from mp13.engine.adapters.tensor_file import WEIGHTS_FILE
+from mp13.engine.models.footprint import PLAUSIBLE_RANK
 from mp13.engine.models.interface import AdapterTarget
 from mp13.engine.request import AdapterInfo
 from mp13.engine.scheduling.sequence import AdapterWeights, last_invocation
+from mp13.engine.sizes import shown_size
 from mp13.errors import AdapterError, MixError
 from mp13.mix import Mix, check_name, parse_mix
 
@@ -36,6 +39,7 @@ class _Named:
     folder: Path
     stamp: _Stamp
     text: AdapterText | None
+    device_bytes: int
 
 
 class AdapterManager:
@@ -65,7 +69,10 @@ class AdapterManager:
 
         self._read = read
         self._contents = AdapterContents(max_cpu_loras, read)
-        self.slots = AdapterSlots(targets, max_loras, self._contents.find)
+        self.reserved_bytes = adapter_budget(targets.values(), max_loras, max_rank)
+        on_gpu = any(target.linear.base.device.type == "cuda" for target in targets.values())
+        self._max_bytes = self.reserved_bytes if on_gpu else None  # main memory is not shared out so strictly
+        self.slots = AdapterSlots(targets, max_loras, self._contents.find, self._max_bytes)
         self._by_name: dict[str, _Named] = {}
         self._users: Counter[str] = Counter()  # requests per digest
 
@@ -88,9 +95,10 @@ class AdapterManager:
         folder = path.absolute()
         stamp = _stamp(folder)  # before it is read: what changes meanwhile shows as a change
         adapter = self._read(folder, name)
+        self._require_room(name, device_bytes(adapter.deltas))
         self._contents.add(adapter, folder)
         replaced = self._by_name.get(name)
-        self._by_name[name] = _Named(adapter.info, folder, stamp, adapter.text)
+        self._by_name[name] = _Named(adapter.info, folder, stamp, adapter.text, device_bytes(adapter.deltas))
         if replaced is not None:
             self._forget_if_unused(replaced.info.digest)
         self._shrink_memory()
@@ -129,6 +137,7 @@ class AdapterManager:
                 raise MixError(f"{str(mix)!r}: {name!r} is an activated LoRA, which does not mix; use it alone")
         if len(mix.members) > self.slots.max_slots:
             raise MixError(f"{str(mix)!r} has {len(mix.members)} members, over max_loras = {self.slots.max_slots}")
+        self._require_room(str(mix), sum(loaded[name].device_bytes for name, _ in mix.members))
         return mix, tuple((name, loaded[name].info.digest, weight) for name, weight in mix.members)
 
     def text_of(self, name: str) -> AdapterText | None:
@@ -168,6 +177,13 @@ class AdapterManager:
         in_slot, in_memory = info.digest in self.slots.resident, info.digest in self._contents.in_memory
         state: Literal["slot", "memory", "disk"] = "slot" if in_slot else "memory" if in_memory else "disk"
         return replace(info, state=state, effect=self._contents.effect(info.digest))
+
+    def _require_room(self, what: str, num_bytes: int) -> None:
+        if self._max_bytes is not None and num_bytes > self._max_bytes:
+            raise AdapterError(
+                f"{what!r} takes {shown_size(num_bytes, up=True)} on the GPU, over the {shown_size(self._max_bytes)} "
+                f"kept for max_loras = {self.slots.max_slots} adapters of rank {PLAUSIBLE_RANK}; raise max_loras"
+            )
 
     def _shrink_memory(self) -> None:
         """What lies in a slot stays, and so does what no name leads to: its requests could not get it back."""

@@ -1,4 +1,5 @@
-"""Which adapters lie on the device, and in which slot of the linears. At most `max_slots` at a time.
+"""Which adapters lie on the device, and in which slot of the linears. At most `max_slots` at a time, and on a GPU no
+more than there is room kept for.
 
 An adapter in use is pinned; among the others the one used longest ago makes room. Each lies in tensors of its own, so
 ranks need not agree, nobody moves when another comes or goes, and what is held is exactly what is resident.
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from mp13.engine.adapters.adapter_file import LoadedAdapter
+from mp13.engine.adapters.budget import device_bytes
 from mp13.engine.linear.adapted_linear import AdaptedLinear
 from mp13.engine.linear.delta import LinearDelta
 from mp13.engine.linear.lora_batch import SlotWeights
@@ -18,12 +20,21 @@ from mp13.engine.scheduling.sequence import AdapterWeights
 
 
 class AdapterSlots:
-    """An `AdapterResidency`. `find` gives an adapter's content by digest; what it raises, `acquire` raises."""
+    """An `AdapterResidency`. `find` gives an adapter's content by digest; what it raises, `acquire` raises.
+
+    `max_bytes` is what the adapters may take on the device, by `device_bytes`; None where nobody counts.
+    """
 
     def __init__(
-        self, targets: Mapping[str, AdapterTarget], max_slots: int, find: Callable[[str], LoadedAdapter]
+        self,
+        targets: Mapping[str, AdapterTarget],
+        max_slots: int,
+        find: Callable[[str], LoadedAdapter],
+        max_bytes: int | None = None,
     ) -> None:
         self.max_slots = max_slots
+        self._max_bytes = max_bytes
+        self._bytes: dict[str, int] = {}  # of the residents
         self._targets = targets
         self._linears = list({id(t.linear): t.linear for t in targets.values()}.values())
         self._find = find
@@ -50,7 +61,12 @@ class AdapterSlots:
         if too_many > len(evictable):
             return False
         found = [self._find(digest) for digest in missing]  # first, so that a failure leaves everything as it was
-        for digest in evictable[: max(0, too_many)]:
+        num_leaving = max(0, too_many)
+        while not self._fit(found, evictable[:num_leaving]):
+            if num_leaving == len(evictable):
+                return False
+            num_leaving += 1
+        for digest in evictable[:num_leaving]:
             self.evict(digest)
         for digest, adapter in zip(missing, found, strict=True):
             self._place(digest, adapter)
@@ -72,6 +88,13 @@ class AdapterSlots:
         if self._pins[digest]:
             raise RuntimeError(f"adapter {digest} was evicted while in use")
         self._erase(self._slots.pop(digest))
+        del self._bytes[digest]
+
+    def _fit(self, coming: list[LoadedAdapter], leaving: list[str]) -> bool:
+        if self._max_bytes is None:
+            return True
+        staying = sum(size for digest, size in self._bytes.items() if digest not in leaving)
+        return staying + sum(device_bytes(adapter.deltas) for adapter in coming) <= self._max_bytes
 
     @torch.no_grad()
     def _place(self, digest: str, adapter: LoadedAdapter) -> None:
@@ -87,6 +110,7 @@ class AdapterSlots:
             self._erase(slot)
             raise
         self._slots[digest] = slot
+        self._bytes[digest] = device_bytes(adapter.deltas)
 
     def _erase(self, slot: int) -> None:
         for linear in self._linears:

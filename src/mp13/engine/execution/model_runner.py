@@ -13,7 +13,6 @@ from mp13.engine.linear.lora_batch import SlotWeights, make_lora_batch
 from mp13.engine.models.interface import CausalModel
 from mp13.engine.request import SamplingParams, TokenLogprob
 from mp13.engine.scheduling.batch import Batch, ScheduledSequence
-from mp13.engine.scheduling.block_pool import BlockPool
 from mp13.engine.scheduling.sequence import AdapterWeights, Sequence
 
 SlotsOf = Callable[[AdapterWeights], SlotWeights]
@@ -80,21 +79,24 @@ class ModelRunner:
         return [(num_before, []), (row.num_new_tokens - num_before, self.slots_of(seq.adapters))]
 
     @torch.inference_mode()
-    def measure_activation_bytes(self, num_tokens: int, num_rows: int) -> int:
-        """Peak GPU memory of one full step, beyond what is allocated now. 0 where the device does not count it."""
-        if self.device.type != "cuda":
-            return 0
-        lengths = [num_tokens // num_rows] * num_rows
-        seqs = [Sequence(str(i), [0] * max(1, length), SamplingParams()) for i, length in enumerate(lengths)]
-        num_blocks = sum(-(-seq.num_tokens // self.block_size) for seq in seqs)
-        pool = BlockPool(num_blocks, self.block_size, enable_prefix_caching=False)
-        for seq in seqs:
-            pool.allocate(seq, seq.num_tokens)
-        shape = self.model.cache_shape
-        self.use_cache(allocate_kv_cache(shape, num_blocks, self.block_size, self.dtype, self.device))
-        before = torch.cuda.memory_allocated(self.device)
-        torch.cuda.reset_peak_memory_stats(self.device)
-        self._forward(Batch(tuple(ScheduledSequence(seq, seq.num_tokens) for seq in seqs))).float().softmax(-1)
-        del self._cache
-        self.context.k_cache = self.context.v_cache = ()
-        return torch.cuda.max_memory_allocated(self.device) - before
+    def measure_step_bytes(self, num_rows: int, num_new: int, context_len: int, num_judged: int) -> int:
+        """Peak GPU memory of a step beyond what is allocated now: `num_rows` sequences of `context_len` tokens, the
+        last `num_new` of them new and the last `num_judged` judged. All share one block: what comes out means nothing,
+        but takes what any takes."""
+        table = [0] * -(-context_len // self.block_size)
+        rows = []
+        for row in range(num_rows):
+            seq = Sequence(str(row), [0] * context_len, SamplingParams())
+            seq.num_computed_tokens, seq.block_table = context_len - num_new, list(table)
+            rows.append(ScheduledSequence(seq, num_new, num_judged))
+        self.use_cache(allocate_kv_cache(self.model.cache_shape, 1, self.block_size, self.dtype, self.device))
+        try:
+            before = torch.cuda.memory_allocated(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            scores = self._forward(Batch(tuple(rows))).float().log_softmax(-1)
+            scores.exp().mul_(scores - 1)  # as judging does
+            return torch.cuda.max_memory_allocated(self.device) - before
+        finally:
+            del self._cache
+            self.context.k_cache = self.context.v_cache = ()
+            self.context.attention = self.context.lora = None

@@ -27,13 +27,20 @@ class GatheredLora:
     """
 
     def __init__(
-        self, adapters: Sequence[Mapping[int, LinearDelta]], part_sizes: Sequence[int], base: BaseWeight
+        self,
+        adapters: Sequence[Mapping[int, LinearDelta]],
+        part_sizes: Sequence[int],
+        base: BaseWeight,
+        *,
+        copies: bool = False,
     ) -> None:
+        """With `copies` a single adapter's tensors are copied, too, and nothing here is shared with `adapters`."""
+        lay = torch.cat if copies else _side_by_side
         self._base, self._part_sizes = base, list(part_sizes)
         by_part = [[(i, d[part]) for i, d in enumerate(adapters) if part in d] for part in range(len(part_sizes))]
         a = [delta.a for found in by_part for _, delta in found]
-        self._a = _side_by_side(a).T if a else None  # (in_features, columns)
-        self._b = [_side_by_side([delta.b.T for _, delta in found]) if found else None for found in by_part]
+        self._a = lay(a).T if a else None  # (in_features, columns)
+        self._b = [lay([delta.b.T for _, delta in found]) if found else None for found in by_part]
         self._columns = [sum(delta.a.shape[0] for _, delta in found) for found in by_part]
         self._layout: Layout = tuple((i, delta.a.shape[0]) for found in by_part for i, delta in found)
         gains = [(i, gain) for i, deltas in enumerate(adapters) if (gain := self._gain(deltas)) is not None]
@@ -63,6 +70,20 @@ class GatheredLora:
         for h_part, y_part, b_part in zip(h_parts, y_parts, self._b, strict=True):
             if b_part is not None:
                 _add_product(y_part, h_part, b_part)
+
+    def lodged(self, adapters: Sequence[Mapping[int, LinearDelta]]) -> list[dict[int, LinearDelta]]:
+        """The same adapters, their A and B now places in what lies side by side here, so that the old ones can go."""
+        lodged: list[dict[int, LinearDelta]] = [{} for _ in adapters]
+        column = 0
+        for part, b in enumerate(self._b):
+            place = 0
+            for i, deltas in enumerate(adapters):
+                if part in deltas and self._a is not None and b is not None:
+                    rank = deltas[part].a.shape[0]
+                    own_a, own_b = self._a.T[column : column + rank], b[place : place + rank].T
+                    lodged[i][part] = LinearDelta(own_a, own_b, deltas[part].gain)
+                    column, place = column + rank, place + rank
+        return lodged
 
     def _pack(self, a: torch.Tensor) -> PackedLora | None:
         """B of all parts as one matrix, with blocks on its diagonal: one product costs less than one a part."""

@@ -15,13 +15,19 @@ _KEPT = 2  # gatherings: between two adapters, or one and their comparison, peop
 
 
 class LoraStack:
-    """The linear's output may be packed from parts (q, k and v, say); each part has deltas of its own."""
+    """The linear's output may be packed from parts (q, k and v, say); each part has deltas of its own.
+
+    On a GPU, where memory is dearer than time, a gathering is no second copy: the adapters in it move into it, and out
+    again when another takes its place.
+    """
 
     def __init__(self, part_sizes: Sequence[int], base: BaseWeight) -> None:
         self._part_sizes = part_sizes
         self._base = base
         self._deltas: dict[int, dict[int, LinearDelta]] = {}  # slot -> part -> what it adds there
         self._gathered: OrderedDict[tuple[int, ...], GatheredLora] = OrderedDict()  # by slots, the latest last
+        self._on_gpu = base.device.type == "cuda"
+        self._lodgers: set[int] = set()  # slots whose tensors are places in the one gathering
 
     def write(self, slot: int, deltas: Mapping[int, LinearDelta]) -> None:
         """Put an adapter into `slot`, in place of what was there. `deltas` maps a part to what it adds."""
@@ -31,6 +37,9 @@ class LoraStack:
             self._deltas[slot] = {part: delta.to(dtype, device) for part, delta in deltas.items()}
 
     def erase(self, slot: int) -> None:
+        if slot in self._lodgers:
+            self._move_out()
+            self._lodgers = set()
         self._deltas.pop(slot, None)
         for slots in [slots for slots in self._gathered if slot in slots]:
             del self._gathered[slots]
@@ -41,7 +50,9 @@ class LoraStack:
 
     def _gather(self, slots: tuple[int, ...]) -> GatheredLora:
         gathered = self._gathered.get(slots)
-        if gathered is None:
+        if gathered is None and self._on_gpu:
+            gathered = self._move_in(slots)
+        elif gathered is None:
             adapters = [self._deltas.get(slot, {}) for slot in slots]
             gathered = self._gathered[slots] = GatheredLora(adapters, self._part_sizes, self._base)
             if len(self._gathered) > _KEPT:
@@ -49,3 +60,21 @@ class LoraStack:
         else:
             self._gathered.move_to_end(slots)
         return gathered
+
+    def _move_in(self, slots: tuple[int, ...]) -> GatheredLora:
+        """Gather, and let what was gathered before go. At no time is more than this layer's adapters held twice."""
+        self._move_out(staying=slots)
+        adapters = [self._deltas.get(slot, {}) for slot in slots]
+        gathered = GatheredLora(adapters, self._part_sizes, self._base, copies=True)
+        self._gathered = OrderedDict({slots: gathered})
+        self._deltas.update({slot: d for slot, d in zip(slots, gathered.lodged(adapters), strict=True) if d})
+        self._lodgers = set(slots)
+        return gathered
+
+    def _move_out(self, staying: tuple[int, ...] = ()) -> None:
+        """Give those that lodge in the gathering tensors of their own again; not those that move on at once."""
+        for slot in self._lodgers.intersection(self._deltas).difference(staying):
+            self._deltas[slot] = {
+                part: LinearDelta(delta.a.clone(), delta.b.clone(), delta.gain)
+                for part, delta in self._deltas[slot].items()
+            }

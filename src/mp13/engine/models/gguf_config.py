@@ -48,6 +48,11 @@ def tensors_by_name(file: GGUFFile) -> dict[str, GGUFTensor]:
     return {_hugging_face_name(name): t for name, t in file.tensors.items() if name != _ROPE_FACTORS}
 
 
+def gguf_shapes(file: GGUFFile) -> dict[str, tuple[int, ...]]:
+    """The shapes of those tensors. Errors of `tensors_by_name`."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors_by_name(file).items()}
+
+
 def _hugging_face_name(name: str) -> str:
     match = _TENSOR.fullmatch(name)
     if match is None or match[2] not in _NAMES:

@@ -1,8 +1,11 @@
-"""Which files are a model's weights: the safetensors of a folder, or one GGUF file. No torch: the library asks, too."""
+"""Which files are a model's weights, the safetensors of a folder or one GGUF file, and what their headers say. No
+torch: the library asks, too."""
 
 import json
 import shutil
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from mp13.errors import ModelError
 
@@ -57,3 +60,20 @@ def carry_files(base: Path, folder: Path, *, code_too: bool) -> None:
         for path in base.glob(pattern):
             if path.name not in _OWN and not (folder / path.name).exists():
                 shutil.copyfile(path, folder / path.name)
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor of a model, by name, from the headers alone.
+
+    Raises:
+        ModelError: as `weight_files`, or a file is damaged.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                names = file.keys()
+                shapes.update({name: tuple(file.get_slice(name).get_shape()) for name in names})
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{path} is damaged or incomplete ({error}); fetch the model again") from None
+    return shapes

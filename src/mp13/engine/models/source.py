@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from mp13.engine.models.gguf_checkpoint import GGUFCheckpoint
+from mp13.engine.models.gguf_config import gguf_shapes
 from mp13.engine.models.gguf_file import GGUFFile
 from mp13.engine.models.gguf_folder import write_settings
+from mp13.engine.models.model_files import tensor_shapes
 from mp13.engine.models.weights import Checkpoint, OnProgress
 
 
@@ -23,6 +25,10 @@ class ModelSource:
     folder: Path
     gguf: GGUFFile | None = None
     gguf_config: dict[str, Any] | None = None
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor by name, from headers alone. Raises ModelError as `weight_files` does."""
+        return tensor_shapes(self.folder) if self.gguf is None else gguf_shapes(self.gguf)
 
     def checkpoint(
         self, dtype: torch.dtype, device: torch.device, on_progress: OnProgress

@@ -13,9 +13,9 @@ from transformers import AutoConfig
 
 from mp13.engine.config import EngineConfig
 from mp13.engine.models.bridged_loading import bridged_layout, empty_model, first_line, why_not_by_name
+from mp13.engine.models.choices import choose_device, choose_dtype
 from mp13.engine.models.decoder_config import decoder_config
 from mp13.engine.models.gguf_checkpoint import GGUFCheckpoint
-from mp13.engine.models.loader import choose_device, choose_dtype
 from mp13.engine.models.model_files import carry_files, weight_files
 from mp13.engine.models.model_layout import (
     ChosenQuantization,

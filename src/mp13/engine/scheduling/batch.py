@@ -38,6 +38,11 @@ class Batch:
         return sum(row.num_new_tokens for row in self.rows)
 
     @property
+    def largest(self) -> Sequence:
+        """Whose part of the step is the largest."""
+        return max(self.rows, key=lambda row: (row.num_new_tokens, row.seq.num_tokens)).seq
+
+    @property
     def sampled(self) -> list[Sequence]:
         return [row.seq for row in self.rows if row.samples]
 

@@ -1,0 +1,28 @@
+"""How much main memory can be taken here, in a container too. No torch."""
+
+from pathlib import Path
+
+import psutil
+
+_CGROUPS = (("memory.max", "memory.current", "inactive_file"),
+            ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"))  # fmt: skip
+
+
+def available_memory() -> int:
+    """Bytes that can be taken without swapping, or being ended for it."""
+    return min(psutil.virtual_memory().available, _left_in_container())
+
+
+def _left_in_container(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """What the limit of this control group leaves; pages of files count as free, as they are given back."""
+    for limit, usage, cached in _CGROUPS:
+        try:
+            text = (root / limit).read_text().strip()
+            if text == "max":
+                break
+            used = int((root / usage).read_text())
+            stat = dict(line.split() for line in (root / limit).with_name("memory.stat").read_text().splitlines())
+            return max(0, int(text) - used + int(stat.get(cached, 0)))
+        except (OSError, ValueError):
+            continue
+    return 2**63

@@ -1,0 +1,44 @@
+"""What the engine's process asks of `AsyncEngine`, which it imports by its name: reading torch takes seconds."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Protocol
+
+from mp13.engine import request as engine_request
+from mp13.service.provenance import EngineDescription
+from mp13.service.schema import AdapterInfo, KVPolicy, SamplingParams, TokenScore
+
+Messages = list[dict[str, Any]]
+AnswerEvents = AsyncGenerator[engine_request.TokenEvent | engine_request.FinishEvent]
+EngineEvents = AsyncGenerator[tuple[int, engine_request.TokenEvent | engine_request.FinishEvent]]
+
+
+class Scored(Protocol):
+    """An answer as several mixes judge it: `ScoredAnswer` of the engine."""
+
+    token_ids: Sequence[int]
+    texts: Sequence[str]
+    scores: Sequence[Sequence[TokenScore]]
+    best_texts: Sequence[Sequence[str]]
+
+
+class Engine(Protocol):
+    """What the process asks of `AsyncEngine`."""
+
+    info: EngineDescription
+    adapters: list[AdapterInfo]
+
+    def generate(
+        self, prompt: Messages, params: SamplingParams, adapters: str, *, kv_policy: KVPolicy | None
+    ) -> AnswerEvents: ...
+    def compare(
+        self, prompt: Messages, params: SamplingParams, mixes: Sequence[str], *, kv_policy: KVPolicy | None
+    ) -> EngineEvents: ...
+    def output_so_far(self, request_id: str) -> engine_request.RequestOutput | None: ...
+    async def prefill(self, prompt: Messages, adapters: str) -> object: ...
+    async def score_details(
+        self, prompt: Messages | str | None, answer: list[int] | str, mixes: Sequence[str]
+    ) -> Scored: ...
+    async def load_adapter(self, path: str, name: str | None) -> AdapterInfo: ...
+    async def unload_adapter(self, name: str) -> None: ...
+    def check(self, **settings: Any) -> None: ...
+    async def close(self) -> None: ...

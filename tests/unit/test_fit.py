@@ -1,0 +1,224 @@
+"""What a model takes and what fits, told from its configuration and the headers of its files, without torch."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+from safetensors.numpy import save_file
+
+from mp13.chat.cli import models_cli, mp13
+from mp13.engine.config import EngineConfig
+from mp13.engine.models.footprint import model_shape, weight_format
+from mp13.errors import ConfigError, ModelError
+from mp13.library.fit import estimate_fit, fits_by_quantization, read_shape
+from mp13.library.paths import models_dir
+from tests.fakes.command import Command
+
+GIB = 2**30
+LLAMA_8B: dict[str, Any] = {
+    "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 131072,
+    "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+}  # fmt: skip
+CARD = EngineConfig("any", max_model_len=8192, max_num_seqs=4)
+
+
+def test_a_llama_of_8b_weighs_what_is_known_of_it() -> None:
+    assert model_shape(LLAMA_8B).weight_bytes(weight_format("none", 2)) == 2 * 8_030_261_248  # parameters
+    assert model_shape(LLAMA_8B).token_bytes(2) == 128 * 1024
+
+
+def test_weights_of_4_bits_keep_a_scale_and_a_zero_for_each_group() -> None:
+    shape = model_shape(LLAMA_8B)
+    linears = 8_030_261_248 - 2 * 128256 * 4096 - 65 * 4096
+    rest = 2 * (2 * 128256 * 4096 + 65 * 4096)
+    assert shape.weight_bytes(weight_format("hqq-4bit", 2)) == linears * (0.5 + 4 / 64) + rest
+    assert shape.weight_bytes(weight_format("hqq-4bit g128", 2)) == linears * (0.5 + 4 / 128) + rest
+    ends = weight_format("hqq-4bit head 8bit embeddings 4bit", 2)
+    assert shape.weight_bytes(ends) == shape.weight_bytes(weight_format("hqq-4bit", 2)) - 128256 * 4096 * (
+        4 - (1 + 4 / 64) - (0.5 + 4 / 64)
+    )
+
+
+def test_a_shared_embedding_counts_once_unless_the_head_has_bits_of_its_own() -> None:
+    shape = model_shape({**LLAMA_8B, "tie_word_embeddings": True})
+    own, table = weight_format("hqq-4bit head 8bit", 2), 128256 * 4096
+    assert model_shape(LLAMA_8B).weight_bytes(weight_format("none", 2)) - shape.weight_bytes(
+        weight_format("none", 2)
+    ) == (2 * table)
+    assert shape.weight_bytes(own) - shape.weight_bytes(weight_format("hqq-4bit", 2)) == table * (1 + 4 / 64)
+
+
+def test_the_cards_that_people_own() -> None:
+    shape = model_shape(LLAMA_8B)
+    bf16 = estimate_fit(shape, CARD, weight_format("none", 2), 24 * GIB, on_gpu=True)
+    assert bf16.longest == 8192 and bf16.total <= 24 * GIB
+    small = estimate_fit(shape, CARD, weight_format("hqq-4bit head 4bit embeddings 4bit", 2), 8 * GIB, on_gpu=True)
+    assert small.longest == 8192 and small.total <= 0.9 * 8 * GIB
+    assert not estimate_fit(shape, CARD, weight_format("none", 2), 8 * GIB, on_gpu=True).holds(8192)
+
+
+@pytest.mark.parametrize("gibs", [2, 5, 7, 8, 12, 17, 24, 80])
+@pytest.mark.parametrize("name", ["none", "hqq-8bit", "hqq-4bit"])
+def test_what_fits_never_takes_more_than_there_is(gibs: int, name: str) -> None:
+    shape, config = model_shape(LLAMA_8B), EngineConfig("any", max_num_seqs=4)
+    for on_gpu in (True, False):
+        fit = estimate_fit(shape, config, weight_format(name, 2), gibs * GIB, on_gpu=on_gpu)
+        assert fit.longest <= fit.cache_tokens
+        if fit.longest:
+            assert fit.total <= gibs * GIB * (0.9 if on_gpu else 1)
+            assert on_gpu or fit.cache <= min(2 * GIB, gibs * GIB // 4)
+
+
+def test_more_bits_adapters_and_tokens_take_more() -> None:
+    shape = model_shape(LLAMA_8B)
+
+    def taken(name: str = "hqq-4bit", **settings: Any) -> int:
+        config = EngineConfig("any", max_model_len=4096, max_num_seqs=1, **settings)
+        return estimate_fit(shape, config, weight_format(name, 2), 80 * GIB, on_gpu=True).total
+
+    assert taken("hqq-2bit") < taken("hqq-3bit") < taken() < taken("hqq-8bit") < taken("none")
+    assert taken(max_loras=0) < taken(max_loras=4) < taken(max_loras=8)
+    assert taken(max_lora_rank=4) < taken(max_lora_rank=16) == taken(max_lora_rank=64)
+    assert taken(max_num_batched_tokens=2048) < taken(max_num_batched_tokens=4096)
+
+
+@pytest.mark.parametrize("name", ["hqq-5bit", "gptq", "hqq-4bit g", "hqq-4bit head", ""])
+def test_an_unknown_quantization_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="is not known"):
+        weight_format(name, 2)
+
+
+@pytest.mark.parametrize("missing", ["hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads"])
+def test_a_configuration_that_does_not_say_how_large_the_model_is(missing: str) -> None:
+    with pytest.raises(ModelError, match=f"does not say its {missing}"):
+        model_shape({key: value for key, value in LLAMA_8B.items() if key != missing})
+
+
+def test_experts_cannot_be_told_from_a_configuration_alone() -> None:
+    with pytest.raises(ModelError, match="experts"):
+        model_shape({**LLAMA_8B, "num_experts": 8})
+
+
+def write_model(folder: Path, **config: Any) -> Path:
+    """A model of one layer with experts, an older family's names, and a text part of its own."""
+    folder.mkdir(parents=True)
+    shapes = {
+        "model.embed_tokens.weight": (320, 64), "model.layers.0.self_attn.q_proj.weight": (64, 64),
+        "model.layers.0.mlp.experts.0.up_proj.weight": (32, 64), "model.layers.0.input_layernorm.weight": (64,),
+        "model.layers.0.self_attn.q_proj.bias": (64,), "vision_tower.layers.0.mlp.weight": (500, 500),
+    }  # fmt: skip
+    save_file(
+        {name: numpy.zeros(shape, dtype=numpy.float16) for name, shape in shapes.items()}, folder / "model.safetensors"
+    )
+    (folder / "config.json").write_text(json.dumps({
+        "text_config": {"n_embd": 64, "n_layer": 1, "n_head": 4, "vocab_size": 320, "n_positions": 128, **config},
+        "torch_dtype": "float16",
+    }))  # fmt: skip
+    return folder
+
+
+def test_what_is_in_the_files_counts_whatever_the_family(tmp_path: Path) -> None:
+    shape, itemsize = read_shape(write_model(tmp_path / "model"))
+    assert (shape.embedding, shape.head, shape.linears, itemsize) == (320 * 64, 0, ((64, 64),), 2)
+    assert shape.other == 32 * 64 + 64 + 64  # experts are never quantized, and what only sees is not read
+    assert (shape.num_layers, shape.head_dim, shape.max_position) == (1, 16, 128)
+
+
+def test_a_configuration_without_weights_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
+    assert read_shape(tmp_path)[0] == model_shape(LLAMA_8B)
+    assert fits_by_quantization(tmp_path, CARD, 24 * GIB, on_gpu=True)["none"].longest == 8192
+
+
+def test_a_model_saved_quantized_is_what_it_was_saved_as(tmp_path: Path) -> None:
+    stored = {"quant_method": "mp13-hqq", "weights": {"bits": 4, "group_size": 64, "axis": 1, "head": 8}}
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA_8B, "quantization_config": stored}))
+    ((name, fit),) = fits_by_quantization(tmp_path, CARD, 24 * GIB, on_gpu=True).items()
+    assert name == "hqq-4bit g64 head 8bit"
+    assert fit.weights == model_shape(LLAMA_8B).weight_bytes(weight_format(name, 2))
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", "[" * 100_000])
+def test_a_damaged_configuration_is_a_sentence(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ModelError, match="fetch the model again"):
+        read_shape(tmp_path)
+
+
+def test_a_damaged_weight_file_is_a_sentence(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"no header")
+    with pytest.raises(ModelError, match="damaged or incomplete"):
+        read_shape(tmp_path / "model")
+
+
+def test_estimating_needs_no_torch() -> None:
+    code = "import sys, mp13.library.fit; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class TestCommand:
+    @pytest.fixture(autouse=True)
+    def setup(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.command = Command(monkeypatch, capsys)
+        (models_dir() / "org" / "llama").mkdir(parents=True)
+        (models_dir() / "org" / "llama" / "config.json").write_text(json.dumps(LLAMA_8B))
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        return tuple(self.command.run(mp13.main, "models", "fit", *arguments, stdin=io.StringIO()))
+
+    def test_a_line_for_each_quantization(self) -> None:
+        code, out, _ = self.run("org/llama", "--memory", "24GiB", "--max-model-len", "8192", "--max-num-seqs", "4")
+        lines = [line.split() for line in out.splitlines()]
+        assert code == 0 and [line[0] for line in lines[1:-1]] == [
+            "none",
+            "hqq-8bit",
+            "hqq-4bit",
+            "hqq-3bit",
+            "hqq-2bit",
+        ]
+        assert lines[1][1:3] == ["16.1", "GB"] and lines[1][-1] == "8,192"
+        assert out.splitlines()[-1] == "in 90% of 25.8 GB of a GPU, with room for 8 adapters and 4 answers"
+
+    def test_what_is_too_short_says_so(self) -> None:
+        _, out, _ = self.run("org/llama", "--memory", "18GiB", "--max-model-len", "100000", "--quantization", "none")
+        assert "does not fit" in out
+        _, out, _ = self.run("org/llama", "--memory", "24GiB", "--max-model-len", "100000", "--quantization", "none")
+        assert out.splitlines()[1].endswith("not 100,000")
+
+    def test_json(self) -> None:
+        found = json.loads(self.run("org/llama", "--memory", "8GiB", "--json", "--max-model-len", "8192")[1])
+        assert (found["memory"], found["on_gpu"]) == (8 * GIB, True)
+        assert found["fits"]["none"]["fits"] is False
+        assert found["fits"]["none"]["total"] == sum(
+            found["fits"]["none"][part] for part in ("weights", "adapters", "activations", "cache")
+        )
+
+    def test_without_a_size_it_is_this_machines(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(models_cli, "available_memory", lambda: 12 * GIB)
+        monkeypatch.setattr(models_cli, "probed", lambda: {"gpus": []})
+        assert json.loads(self.run("org/llama", "--json")[1])["memory"] == 12 * GIB
+        monkeypatch.setattr(models_cli, "probed", lambda: {"gpus": [{"name": "card", "memory": 8 * GIB}]})
+        found = json.loads(self.run("org/llama", "--json")[1])
+        assert (found["memory"], found["on_gpu"]) == (8 * GIB, True)
+        assert json.loads(self.run("org/llama", "--json", "--cpu")[1])["on_gpu"] is False
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "words"),
+        [
+            (("nowhere",), 1, "there is no model 'nowhere'"),
+            (("org/nowhere",), 1, "there is no model 'org/nowhere' on this machine"),
+            (("org/llama", "--memory", "much"), 2, "--memory much cannot be used"),
+            (("org/llama", "--memory", "8GiB", "--quantization", "gptq"), 2, "'gptq' is not known"),
+            (("org/llama", "--memory", "8GiB", "--max-model-len", "1"), 2, "max_model_len = 1 cannot be used"),
+        ],
+    )
+    def test_what_cannot_be_used_is_a_sentence(self, arguments: tuple[str, ...], code: int, words: str) -> None:
+        outcome = self.run(*arguments)
+        assert outcome[0] == code and words in outcome[2]
