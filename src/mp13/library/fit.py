@@ -75,8 +75,8 @@ def estimate_fit(
 def fits_by_quantization(
     model: Path, config: EngineConfig, memory: int, *, on_gpu: bool, names: Sequence[str] = QUANTIZATION_NAMES
 ) -> dict[str, Fit]:
-    """How `model`, a folder or GGUF file, fits `memory` bytes under the settings `config`, for each quantization of `names`; for
-    that alone in which it was saved, if it was.
+    """How `model`, a folder or GGUF file, fits `memory` bytes under the settings `config`, for each quantization of
+    `names`; for that alone in which it was saved, if it was.
 
     Raises:
         ModelError: the model's files do not say how large it is.
