@@ -123,7 +123,7 @@ def test_the_doctor_asks_torch_in_another_process_and_exits_by_what_it_finds(
     code, out, _ = run("doctor")
     assert (code, "torch" in sys.modules) == (0, False)
     assert "  ok  torch: 2." in out
-    assert "attention: reference, sdpa" in out
+    assert "attention: sdpa, reference" in out
     monkeypatch.setattr(doctor, "probed", lambda: {"error": "torch is not installed"})
     code, out, _ = run("doctor")
     assert (code, "FAIL  torch: torch is not installed: " in out) == (1, True)
