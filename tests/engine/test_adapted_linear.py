@@ -6,6 +6,7 @@ import torch
 from mp13.engine.context import StepContext
 from mp13.engine.linear import base_weight as base_weight_module
 from mp13.engine.linear.adapted_linear import AdaptedLinear
+from mp13.engine.linear.base_weight import base_weight
 from mp13.engine.linear.delta import LinearDelta
 from mp13.engine.linear.lora_batch import SlotWeights, make_lora_batch
 
@@ -46,7 +47,7 @@ class Layer:
         out = sum(PARTS.values())
         self.context = StepContext()
         self.weight, self.bias = noise(out, IN).to(dtype), noise(out).to(dtype) if bias else None
-        self.linear = AdaptedLinear(self.weight, self.bias, self.context, PARTS, of_rows=of_rows)
+        self.linear = AdaptedLinear(base_weight(self.weight, self.bias), self.context, PARTS, of_rows=of_rows)
         for slot, deltas in DELTAS.items():
             self.linear.write(slot, deltas)
 

@@ -14,8 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, FineGrainedFP8Config
 
+from mp13 import LLM
 from mp13.engine.merging import merge as merging
 from mp13.engine.merging.request import MergeReport, MergeRequest
+from mp13.engine.quantizing.request import QuantizeRequest
+from mp13.engine.quantizing.write import quantize_folder
 from mp13.errors import AdapterError, ModelError
 from mp13.library.merging import merge as merge_apart
 from tests.engine import tiny_models
@@ -407,6 +410,25 @@ class TestTheCheck:
         merged = AutoModelForCausalLM.from_pretrained(tmp_path / "m").get_submodule(name).weight
         assert torch.allclose(merged.float(), wanted, atol=2**-8)
         assert report.mean_kl < 1e-2
+
+    @pytest.mark.parametrize("quantization", ["hqq-4bit head 4bit", "hqq-3bit axis0 embeddings 8bit"])
+    @pytest.mark.parametrize("family", ["llama", "llama-tied"])
+    def test_a_base_in_few_bits_is_dequantized_first(
+        self, tiny, three, family: str, quantization: str, tmp_path: Path
+    ) -> None:
+        base = tmp_path / "few bits"
+        base.mkdir()
+        request = QuantizeRequest(str(tiny(family)), quantization, str(base), dtype="float32", device="cpu")
+        quantize_folder(request, lambda stage, fraction: None)
+        report = make("model", base, "b", {"b": three["b"]}, tmp_path / "m")
+        assert report.mean_kl < 1e-5
+        assert "quantization_config" not in json.loads((tmp_path / "m" / "config.json").read_text())
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+        live = LLM(base, dtype="float32", device="cpu", kv_cache_memory="4MiB")
+        live.load_adapter(three["b"], "b")
+        wanted = torch.tensor(live.score([PROMPT], "b")[0][1:])
+        found = reference_logits(merged, PROMPT).log_softmax(-1)[range(len(PROMPT) - 1), PROMPT[1:]]
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
     @needs_fp8
     def test_a_base_that_dequantizes_to_something_else_is_refused(

@@ -9,6 +9,7 @@ from mp13.engine.adapters.adapter_file import LoadedAdapter
 from mp13.engine.adapters.slots import AdapterSlots
 from mp13.engine.context import StepContext
 from mp13.engine.linear.adapted_linear import AdaptedLinear
+from mp13.engine.linear.base_weight import base_weight
 from mp13.engine.linear.delta import LinearDelta
 from mp13.engine.linear.lora_batch import make_lora_batch
 from mp13.engine.models.interface import AdapterTarget
@@ -22,8 +23,8 @@ class World:
 
     def __init__(self, max_slots: int) -> None:
         self.context = StepContext()
-        self.qk = AdaptedLinear(torch.zeros(2 * SIZE, SIZE), None, self.context, {"q": SIZE, "k": SIZE})
-        self.down = AdaptedLinear(torch.zeros(SIZE, SIZE), None, self.context, {"down": SIZE})
+        self.qk = AdaptedLinear(base_weight(torch.zeros(2 * SIZE, SIZE)), self.context, {"q": SIZE, "k": SIZE})
+        self.down = AdaptedLinear(base_weight(torch.zeros(SIZE, SIZE)), self.context, {"down": SIZE})
         targets = {
             "q": AdapterTarget(self.qk, 0), "k": AdapterTarget(self.qk, 1), "down": AdapterTarget(self.down, 0)
         }  # fmt: skip

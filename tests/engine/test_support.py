@@ -44,7 +44,7 @@ def test_the_implementation_is_chosen_with_a_reason() -> None:
     assert choose_impl(llama, "transformers") == ("transformers", "chosen by the settings")
     assert choose_impl(gemma2, "auto") == (
         "transformers",
-        "model type 'gemma2' is not one of llama, mistral, qwen2, qwen3",
+        "model type 'gemma2' is not one of llama, mistral, ministral3, qwen2, qwen3",
     )
     with pytest.raises(ModelError, match=r"model_impl = 'native' cannot run this model: .*'gemma2'.*choose 'auto'"):
         choose_impl(gemma2, "native")

@@ -82,13 +82,13 @@ def tiny_model(folder: Path, family: str = "llama", *, seed: int = 0, **override
     model_type, fields = FAMILIES.get(family, (family, {}))
     config = AutoConfig.for_model(model_type, **{**_SHAPE, **fields, **overrides})
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    _randomize(model, seed)
+    randomize(model, seed)
     model.save_pretrained(folder, safe_serialization=True)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 
 
-def _randomize(model: PreTrainedModel, seed: int) -> None:
+def randomize(model: PreTrainedModel, seed: int) -> None:
     """Weights large enough that every layer, bias and norm moves the logits; Transformers' own leave them flat."""
     generator = torch.Generator().manual_seed(seed)
     embeddings = model.get_input_embeddings().weight

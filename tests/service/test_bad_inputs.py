@@ -46,7 +46,7 @@ CASES = (
     Case("unknown setting", (*ASK, "--set", "temprature=1"), 2, ("'temprature'", "did you mean 'temperature'?")),
     Case("a setting without a value", (*ASK, "--set", "temperature"), 2, ("--set 'temperature'", "--set key=value")),
     Case("a setting twice", (*ASK, "--set", "model=x", "--model", "y"), 2, ("model is given twice", "leave one out")),
-    Case("a quantization to come", (*ASK, "--set", "quantization=hqq-4bit"), 2, ("'hqq-4bit'", "choose none")),
+    Case("an unknown quantization", (*ASK, "--set", "quantization=hqq-5bit"), 2, ("'hqq-5bit'", "one of none")),
     Case("an unknown attention", (*ASK, "--set", "attn_implementation=magic"), 2, ("'magic'", "one of auto, sdpa")),
     Case("a size that is none", (*ASK, "--set", "kv_cache_memory=lots"), 2, ("kv_cache_memory = 'lots'", "2GiB")),
     Case("unknown option", (*ASK, "--adpater", "a"), 2, ("--adpater", "--adapter")),

@@ -26,7 +26,7 @@ def test_a_folder_may_be_given_as_a_path() -> None:
     [
         ("dtype", "float8"), ("dtype", None), ("device", "gpu"), ("device", "cuda:"), ("device", "cuda:x"),
         ("model_impl", "vllm"), ("attn_implementation", "flash"), ("quantization", "int4"),
-        ("quantization", {"bits": 4}), ("kv_policy", "exakt"),
+        ("quantization", {"bits": 5}), ("kv_policy", "exakt"),
         ("max_model_len", 1), ("max_model_len", -5), ("max_model_len", "4k"),
         ("block_size", 0), ("block_size", 1.5), ("block_size", "16"), ("block_size", True),
         ("max_num_seqs", 0), ("max_num_batched_tokens", -1), ("max_lora_rank", 0), ("tensor_parallel_size", 1.0),
@@ -55,7 +55,7 @@ def test_a_model_must_be_named(model: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("quantization", "hqq-4bit"), ("tensor_parallel_size", 2)],
+    [("tensor_parallel_size", 2)],
 )
 def test_a_known_value_whose_feature_has_not_landed_says_so_and_what_to_choose(name: str, value: Any) -> None:
     with pytest.raises(UnsupportedError, match=f"{name} = .*is not supported yet; choose "):

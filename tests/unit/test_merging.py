@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mp13.errors import AdapterError, ConfigError, MixError, Mp13Error
-from mp13.library import merging
+from mp13.library import worker
 from mp13.library.merging import METHODS, MergeReport, MergeRequest, merge
 
 ADAPTERS = (("a", "/adapters/a"), ("b", "/adapters/b"))
@@ -58,12 +58,12 @@ class TestTheProcess:
     @pytest.fixture
     def pretend(self, monkeypatch: pytest.MonkeyPatch) -> object:
         def pretend(code: str) -> None:
-            def spawn(diagnostics: object) -> "subprocess.Popen[str]":
+            def spawn(module: str, diagnostics: object) -> "subprocess.Popen[str]":
                 command = [sys.executable, "-c", f"import json, sys; request = json.load(sys.stdin)\n{code}"]
                 pipe = subprocess.PIPE
                 return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=diagnostics, encoding="utf-8")
 
-            monkeypatch.setattr(merging, "_spawn", spawn)
+            monkeypatch.setattr(worker, "_spawn", spawn)
 
         return pretend
 

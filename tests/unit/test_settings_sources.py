@@ -97,7 +97,13 @@ def test_none_unsets(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"stop": "[1"}, ConfigError, r"stop = '\[1' cannot be used; give a list"),
         ({"max_loras": "-1"}, ConfigError, "max_loras = -1 cannot be used; give .*0 or more"),
         ({"adapter": "a+a"}, MixError, "names 'a' twice"),
-        ({"quantization": "hqq-4bit"}, UnsupportedError, "quantization = 'hqq-4bit' is not supported yet; choose none"),
+        ({"quantization": "hqq-5bit"}, ConfigError, "quantization = 'hqq-5bit' cannot be used; give one of none, hqq"),
+        (
+            {"quantization": '{"bits": 5}'},
+            ConfigError,
+            r"quantization = .* \(bits = 5 is not known\); give one of 8, 4",
+        ),
+        ({"tensor_parallel_size": "2"}, UnsupportedError, "tensor_parallel_size = 2 is not supported yet; choose 1"),
         ({"repetition_penalty": "0"}, ConfigError, "repetition_penalty = 0.0 cannot be used"),
         ({"kv_policy": "exakt"}, ConfigError, "kv_policy = 'exakt' cannot be used; give 'exact' or 'keep'"),
     ],
@@ -163,10 +169,14 @@ def test_a_projects_file_may_not_set_what_a_stranger_could_abuse(project: Path, 
     assert load_settings().source(line.split()[0]) == str(config_file())
 
 
-def test_a_projects_file_may_not_name_a_folder_beside_it_as_the_model(project: Path) -> None:
+def test_a_projects_file_may_not_name_a_folder_or_file_beside_it_as_the_model(project: Path) -> None:
     (project / "weights").mkdir()
     (project / "mp13.toml").write_text("model = 'weights'")
     with pytest.raises(ConfigError, match="may not set model to the folder 'weights'"):
+        load_settings()
+    (project / "weights.gguf").touch()
+    (project / "mp13.toml").write_text("model = 'weights.gguf'")
+    with pytest.raises(ConfigError, match=r"may not set model to the file 'weights\.gguf'"):
         load_settings()
 
 
@@ -176,11 +186,14 @@ def test_a_projects_file_may_choose_a_model_by_name(project: Path) -> None:
     assert (settings.engine_config().model, settings.adapter) == ("org/name", "pirate")
 
 
-def test_a_model_is_the_starter_a_folder_one_of_the_data_folder_or_a_hub_id(project: Path) -> None:
+def test_a_model_is_the_starter_a_folder_or_file_one_of_the_data_folder_or_a_hub_id(project: Path) -> None:
     (project / "here").mkdir()
     (models_dir() / "mine").mkdir(parents=True)
     names = {"starter": str(starter_dir()), STARTER: str(starter_dir()), "here": str(project / "here"),
-             "mine": str(models_dir() / "mine"), "org/name-1.5B": "org/name-1.5B"}  # fmt: skip
+             "mine": str(models_dir() / "mine"), "org/name-1.5B": "org/name-1.5B",
+             "file.gguf": str(project / "file.gguf"), "mine/x.gguf": str(models_dir() / "mine" / "x.gguf")}  # fmt: skip
+    for file in (project / "file.gguf", models_dir() / "mine" / "x.gguf"):
+        file.touch()
     assert {name: load_settings({"model": name}).engine_config().model for name in names} == names
 
 

@@ -41,7 +41,7 @@ def test_an_answer_that_cannot_be_used_is_asked_again_with_the_reason(here: Path
     complaints: list[str] = []
     answers = {
         "model": ["./nowhere", "weights"],
-        "quantization": ["hqq-4bit", "none"],
+        "quantization": ["hqq-5bit", "none"],
         "attn_implementation": ["magic", "sdpa"],
         "adapters_folder": ["absent", "mine"],
         "max_model_len": ["many", "1", "256"],
@@ -51,7 +51,7 @@ def test_an_answer_that_cannot_be_used_is_asked_again_with_the_reason(here: Path
         "model": str(here / "weights"), "quantization": "none", "attn_implementation": "sdpa",
         "adapters_folder": str(here / "mine"), "max_model_len": 256,
     }  # fmt: skip
-    reasons = ("./nowhere", "hqq-4bit", "magic", "absent", "many", "max_model_len = 1")
+    reasons = ("./nowhere", "hqq-5bit", "magic", "absent", "many", "max_model_len = 1")
     assert len(complaints) == len(reasons)
     for complaint, reason in zip(complaints, reasons, strict=True):
         assert reason in complaint

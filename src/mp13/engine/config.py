@@ -2,15 +2,17 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from mp13.engine.quantization import QUANTIZATION_NAMES, parse_quantization
 from mp13.engine.sizes import parse_size
 from mp13.errors import ConfigError, UnsupportedError
+
+__all__ = ["ATTENTION_NAMES", "DTYPE_NAMES", "QUANTIZATION_NAMES", "EngineConfig"]
 
 ATTENTION_NAMES = (
     "auto", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "xformers", "triton", "reference",
 )  # fmt: skip
-QUANTIZATION_NAMES = ("none", "hqq-8bit", "hqq-4bit", "hqq-3bit", "hqq-2bit")
 DTYPE_NAMES = ("auto", "float32", "bfloat16", "float16")
 _COUNTS = {
     "block_size": 1, "max_num_seqs": 1, "max_num_batched_tokens": 1, "max_lora_rank": 1, "tensor_parallel_size": 1,
@@ -21,7 +23,8 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?", re.ASCII)
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """The keyword arguments of `LLM`, with their defaults. `model` is a folder or a Hugging Face Hub id.
+    """The keyword arguments of `LLM`, with their defaults. `model` is a folder, a GGUF file or a Hugging
+    Face Hub id.
 
     Sizes are in tokens unless named otherwise; `kv_cache_memory` is bytes or text such as "2GiB".
 
@@ -35,7 +38,7 @@ class EngineConfig:
     device: str = "auto"
     model_impl: Literal["auto", "native", "transformers"] = "auto"
     attn_implementation: str = "auto"
-    quantization: str = "none"
+    quantization: str | dict[str, Any] = "none"  # kept as its canonical text
     max_model_len: int | None = None
     block_size: int = 16
     kv_cache_memory: int | str | None = None
@@ -54,6 +57,7 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", str(self.model))
+        object.__setattr__(self, "quantization", str(parse_quantization(self.quantization) or "none"))
         self._check_names()
         for name, least in _COUNTS.items():
             value = getattr(self, name)
@@ -71,15 +75,14 @@ class EngineConfig:
         _ = self.kv_cache_bytes
 
     def _check_names(self) -> None:
-        self._require(bool(self.model.strip()), "model", "a folder or a Hugging Face Hub id")
+        self._require(bool(self.model.strip()), "model", "a folder, a GGUF file or a Hugging Face Hub id")
         self._require(bool(_DEVICE.fullmatch(self.device)), "device", "auto, cpu, mps, cuda or cuda:N")
         for name, known in (
             ("dtype", DTYPE_NAMES), ("model_impl", ("auto", "native", "transformers")),
-            ("attn_implementation", ATTENTION_NAMES), ("quantization", QUANTIZATION_NAMES),
-            ("kv_policy", ("exact", "keep")),
+            ("attn_implementation", ATTENTION_NAMES), ("kv_policy", ("exact", "keep")),
         ):  # fmt: skip
             self._require(getattr(self, name) in known, name, f"one of {', '.join(known)}")
-        for name, landed in (("quantization", ("none",)), ("tensor_parallel_size", (1,))):
+        for name, landed in (("tensor_parallel_size", (1,)),):
             if getattr(self, name) not in landed:
                 choices = ", ".join(map(str, landed))
                 raise UnsupportedError(f"{name} = {getattr(self, name)!r} is not supported yet; choose {choices}")

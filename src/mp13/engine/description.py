@@ -44,7 +44,7 @@ def describe(config: EngineConfig, loaded: LoadedModel, max_model_len: int, num_
     for note in loaded.notes:
         log.info("%s", note)
     digest: Future[str] = Future()
-    threading.Thread(target=_fulfil, args=(digest, lambda: base_digest(loaded.folder))).start()
+    threading.Thread(target=_fulfil, args=(digest, lambda: base_digest(loaded.path))).start()
     return EngineDescription(
         model=config.model,
         model_type=loaded.model_type,
@@ -53,7 +53,7 @@ def describe(config: EngineConfig, loaded: LoadedModel, max_model_len: int, num_
         model_impl=loaded.model_impl,
         attn_implementation=loaded.attention.name,
         attn_reason=loaded.attention.reason,
-        quantization=config.quantization,
+        quantization=loaded.quantization,
         max_model_len=max_model_len,
         kv_cache_tokens=num_blocks * config.block_size,
         notes=loaded.notes,

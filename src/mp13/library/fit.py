@@ -21,6 +21,8 @@ from mp13.engine.models.footprint import (
     stored_quantization,
     weight_format,
 )
+from mp13.engine.models.gguf_config import model_config
+from mp13.engine.models.gguf_file import GGUFFile
 from mp13.engine.models.model_files import tensor_shapes
 from mp13.errors import ModelError
 
@@ -91,7 +93,7 @@ def fits_by_quantization(
 def read_shape(folder: Path) -> tuple[ModelShape, int]:
     """A model's shape, and the bytes of one of its numbers as its configuration names them.
 
-    Without weights in the folder, its config.json alone is taken, for a Llama layout.
+    Of a GGUF file, or a folder without weights, the configuration alone is taken, for a Llama layout.
 
     Raises:
         ModelError: a file is missing or damaged, or does not say how large the model is.
@@ -102,6 +104,8 @@ def read_shape(folder: Path) -> tuple[ModelShape, int]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
+    if folder.is_file():
+        return model_config(GGUFFile(folder))
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -3,6 +3,8 @@
 A repository without them is refused with what it has instead.
 """
 
+import re
+
 from mp13.engine.adapters.adapter_config import CONFIG_FILE
 from mp13.engine.adapters.tensor_file import WEIGHTS_FILE
 from mp13.errors import AdapterError, ModelError
@@ -10,7 +12,7 @@ from mp13.library.hub import Listing
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _LARGEST_TEXT = 64 << 20  # bytes
-_MODEL_TEXTS = (".json", ".jinja", ".txt", ".model")  # .model: a SentencePiece vocabulary
+_MODEL_TEXTS = re.compile(r"\.(json|jinja|txt|model|model\.v\w+)$")  # .model: a SentencePiece vocabulary
 
 
 def adapter_files(listing: Listing) -> list[str]:
@@ -51,13 +53,16 @@ def model_files(listing: Listing) -> list[str]:
     weights = [name for name in files if name.endswith(".safetensors")]
     if "config.json" in files and weights and WEIGHTS_FILE not in weights:
         standard = [name for name in weights if name.startswith("model")]  # beside them: the same in another layout
-        texts = [name for name, size in files.items() if name.endswith(_MODEL_TEXTS) and size <= _LARGEST_TEXT]
+        texts = [name for name, size in files.items() if _MODEL_TEXTS.search(name) and size <= _LARGEST_TEXT]
         return sorted({*texts, *(standard or weights)})
     if CONFIG_FILE in files:
         raise ModelError(f"{place} is an adapter and no model; `mp13 adapters add {place}` fetches it")
-    for suffix, what in ((".gguf", "as GGUF"), (_PICKLES, "as a pickle, which is never loaded,")):
+    for suffix, what, fix in (
+        (".gguf", "as GGUF", "download one of its files and give that as the model"),
+        (_PICKLES, "as a pickle, which is never loaded,", "choose another repository"),
+    ):
         if any(name.endswith(suffix) for name in files):
-            raise ModelError(f"{place} has its weights {what} and not as safetensors; choose another repository")
+            raise ModelError(f"{place} has its weights {what} and not as safetensors; {fix}")
     raise ModelError(f"{place} holds no model in safetensors; choose another repository")
 
 

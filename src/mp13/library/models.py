@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mp13.engine.models.digest import remembered_base_digest
-from mp13.engine.models.model_files import weight_files
+from mp13.engine.models.model_files import gguf_file, weight_files
 from mp13.errors import AdapterError, ModelError
 from mp13.library.hub import HubPlace, fetched, is_path, parse_place
 from mp13.library.hub_choice import model_files
@@ -26,7 +26,7 @@ _LARGEST_CONFIG = 16 << 20  # bytes
 
 @dataclass(frozen=True)
 class ModelOnDisk:
-    """A folder in Hugging Face format. `unfit` is None, or why it cannot be loaded and what to do."""
+    """A folder in Hugging Face format, or a GGUF file. `unfit` is None, or why it cannot be loaded and what to do."""
 
     name: str  # what `--model` takes
     path: Path
@@ -42,19 +42,19 @@ class ModelOnDisk:
 
 def list_models() -> list[ModelOnDisk]:
     """Every model in the data folder and in the Hugging Face cache, sorted by name, the data folder's first."""
-    own = [_look_at(folder, name, "data folder") for name, folder in _own_models()]
+    own = [_look_at_own(name, path) for name, path in _own_models()]
     return sorted([*own, *_cached_models()], key=lambda model: (model.name.lower(), model.place))
 
 
 def model_folder(name: str) -> Path:
-    """The folder of a model on this machine: a path, or a name that `list_models` has.
+    """Where a model on this machine is: a folder, a GGUF file, or that of a name that `list_models` has.
 
     Raises:
         ModelError: it is none of these.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
+    path = Path(name).expanduser()
+    if path.exists():
+        return gguf_file(path) or path
     for model in list_models():
         if model.name == name:
             return model.path
@@ -62,13 +62,13 @@ def model_folder(name: str) -> Path:
 
 
 def known_base(model: str) -> str | None:
-    """The digest of a model's content, a folder's or one of the Hugging Face cache; None if it was never computed."""
-    config: object = Path(model) / "config.json"
+    """The digest of a model's content, one on disk or of the Hugging Face cache; None if it was never computed."""
     try:
-        if not Path(model).is_dir() and not is_path(model):
-            from huggingface_hub import try_to_load_from_cache
+        if Path(model).exists() or is_path(model):
+            return remembered_base_digest(Path(model))
+        from huggingface_hub import try_to_load_from_cache
 
-            config = try_to_load_from_cache(model, "config.json")
+        config = try_to_load_from_cache(model, "config.json")
         return remembered_base_digest(Path(config).parent) if isinstance(config, str | Path) else None
     except (OSError, ValueError, ModelError):  # ValueError: the Hub has no such ids
         return None
@@ -114,7 +114,7 @@ def remove_model(name: str) -> ModelOnDisk:
                 f"remove it there: hf cache rm model/{name}"
             )
         raise ModelError(f"there is no model {name!r} in {models_dir()}; there: {', '.join(sorted(own)) or 'none yet'}")
-    model = _look_at(own[name], name, "data folder")
+    model = _look_at_own(name, own[name])
     if model.path.parent.is_symlink():
         raise ModelError(f"{name!r} is in a folder of yours, {model.path.parent.resolve()}, by a link; remove it there")
     with readable_errors(ModelError), changing(models_dir()):
@@ -125,14 +125,20 @@ def remove_model(name: str) -> ModelOnDisk:
 
 
 def _own_models() -> Iterator[tuple[str, Path]]:
-    """Name and folder: directly in the data folder, or under an organisation's name there."""
+    """Name and place: directly in the data folder, or under an organisation's name there."""
+    yield from ((file.name, file) for file in _gguf_files(models_dir()))
     for folder in _folders(models_dir()):
         if (folder / "config.json").is_file():
             yield folder.name, folder
         else:
+            yield from ((f"{folder.name}/{file.name}", file) for file in _gguf_files(folder))
             for inner in _folders(folder):
                 if (inner / "config.json").is_file():
                     yield f"{folder.name}/{inner.name}", inner
+
+
+def _gguf_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.gguf") if path.is_file() and not path.name.startswith("."))
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -157,6 +163,31 @@ def _cached_models() -> Iterator[ModelOnDisk]:
             folder = Path(revision.snapshot_path)
             if (folder / "config.json").is_file():
                 yield _look_at(folder, repo.repo_id, "Hugging Face cache", revision.commit_hash)
+
+
+def _look_at_own(name: str, path: Path) -> ModelOnDisk:
+    return _look_at_gguf(path, name) if path.is_file() else _look_at(path, name, "data folder")
+
+
+def _look_at_gguf(path: Path, name: str) -> ModelOnDisk:
+    from mp13.engine.models.gguf_file import GGUFFile  # loads numpy, which only who has such files should wait for
+
+    metadata, unfit = {}, None
+    try:
+        metadata = GGUFFile(path, only_head=True).metadata
+    except ModelError as error:
+        unfit = str(error)
+    stat = path.stat()
+    return ModelOnDisk(
+        name=name,
+        path=path,
+        place="data folder",
+        architecture=str(metadata.get("general.architecture", "unknown"))[:60],
+        size_bytes=stat.st_size,
+        quantization="gguf",
+        modified=stat.st_mtime,
+        unfit=unfit,
+    )
 
 
 def _look_at(

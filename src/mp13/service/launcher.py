@@ -82,9 +82,9 @@ async def _visit(place: Path) -> EngineClient | None:
 
 
 def _with_absolute_model(config: EngineConfig) -> EngineConfig:
-    """A folder means the same from every working directory; a Hub id stays as it is."""
-    folder = Path(config.model).expanduser()
-    return replace(config, model=str(folder.resolve())) if folder.is_dir() else config
+    """A folder or file means the same from every working directory; a Hub id stays as it is."""
+    path = Path(config.model).expanduser()
+    return replace(config, model=str(path.resolve())) if path.exists() else config
 
 
 def _key(launch: Launch) -> str:

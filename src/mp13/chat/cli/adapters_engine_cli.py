@@ -25,7 +25,9 @@ from mp13.library.hub import is_path
 from mp13.library.merging import METHODS, merge
 from mp13.library.starter import install_starter
 
-Model = Annotated[str | None, typer.Option(help="The base: `starter`, a folder, or a Hub id; else the settings'.")]
+Model = Annotated[
+    str | None, typer.Option(help="The base: `starter`, a folder, a GGUF file, or a Hub id; else the settings'.")
+]
 
 
 @app.command()

@@ -1,6 +1,8 @@
-"""`mp13 models`: list, pull, fit, remove."""
+"""`mp13 models`: list, pull, fit, quantize, remove."""
 
 import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +12,7 @@ from mp13.chat.cli.outcome import outcome
 from mp13.chat.cli.progress import Progress
 from mp13.chat.library.shown import fit_json, fit_table, model_json, model_table, one_line, removed, size
 from mp13.chat.settings.load import load_settings
+from mp13.chat.settings.model import resolve_model
 from mp13.engine.config import QUANTIZATION_NAMES
 from mp13.engine.main_memory import available_memory
 from mp13.engine.sizes import parse_size
@@ -17,6 +20,8 @@ from mp13.errors import ConfigError
 from mp13.library.fit import fits_by_quantization
 from mp13.library.models import list_models, model_folder, pull_model, remove_model
 from mp13.library.paths import models_dir
+from mp13.library.quantizing import QuantizeRequest
+from mp13.library.quantizing import quantize as quantize_model
 
 PROGRAM = "mp13 models"
 app = typer.Typer(no_args_is_help=True, help="The models in the data folder and in the Hugging Face cache.")
@@ -90,6 +95,28 @@ def _memory(text: str | None, *, cpu: bool) -> tuple[int, bool]:
         return given, not cpu
     gpus = [] if cpu else probed().get("gpus", [])
     return (gpus[0]["memory"], True) if gpus else (available_memory(), False)
+
+
+@app.command()
+def quantize(
+    model: Annotated[str, typer.Argument(help="`starter`, a folder, a model in the data folder, or a Hub id.")],
+    quantization: Annotated[str, typer.Option(help="hqq-8bit, hqq-4bit, hqq-3bit or hqq-2bit, or a table as JSON.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="The folder to make.")],
+    dtype: Annotated[str, typer.Option(help="Of what stays unquantized: auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="What computes: auto, cpu or cuda.")] = "auto",
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own code.")] = False,
+    as_json: _AsJson = False,
+) -> None:
+    """Write a model anew with weights of few bits. It opens as any other, with no setting."""
+    with outcome(PROGRAM):
+        request = QuantizeRequest(resolve_model(model), quantization, str(output), dtype, device, trust_remote_code)
+        with Progress(PROGRAM) as progress:
+            report = quantize_model(request, progress)
+        if as_json:
+            print(json.dumps(asdict(report), indent=2))
+        else:
+            sizes = f"{size(report.size_bytes)} instead of {size(report.base_bytes)}"
+            print(one_line(f"{report.quantization} in {report.path}, {sizes}; mp13chat --model {report.path}"))
 
 
 @app.command()

@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-p", "--prompt", metavar="TEXT", help="answer TEXT on stdout and end")
     add("--adapter", metavar="MIX", help="what answers: base, NAME, A:0.7+B:-0.3")
-    add("--model", metavar="MODEL", help="`starter`, a folder, or a Hub id")
+    add("--model", metavar="MODEL", help="`starter`, a folder, a GGUF file, or a Hub id")
     add("--compare", metavar="MIX", action="append", default=[], help="answer under each MIX given so, two or more")
     add(
         "--diff",

@@ -1,4 +1,5 @@
-"""Which model a name means: the starter, a folder, one in the data folder, or a Hub id. The engine finds out more."""
+"""Which model a name means: the starter, a folder or GGUF file, one in the data folder, or a Hub id. The engine finds
+out more."""
 
 import re
 from pathlib import Path
@@ -13,19 +14,19 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def resolve_model(name: str) -> str:
-    """The folder of `name`, or `name` itself when it can only be a Hub id. The starter's folder may not exist yet.
+    """The folder or file of `name`, or `name` itself when it can only be a Hub id. The starter's may not exist yet.
 
     Raises:
-        ModelError: no such folder, and not a Hub id either.
+        ModelError: no such folder or file, and not a Hub id either.
     """
     if name in STARTER_NAMES:
         return str(starter_dir())
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return str(folder.absolute())
+    path = Path(name).expanduser()
+    if path.exists():
+        return str(path.absolute())
     if not is_path(name):
-        if (models_dir() / name).is_dir():
+        if (models_dir() / name).exists():
             return str(models_dir() / name)
         if _HUB_ID.fullmatch(name):
             return name
-    raise ModelError(f"there is no model {name!r}; give a folder, a Hub id such as org/name, or 'starter'")
+    raise ModelError(f"there is no model {name!r}; give a folder, a GGUF file, a Hub id such as org/name, or 'starter'")

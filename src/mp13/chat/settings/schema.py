@@ -45,6 +45,11 @@ def _named(names: Sequence[str]) -> str:
     return f"{', '.join(most)} or {last}"
 
 
+def _table_text(value: Any) -> Any:
+    """A file's table as JSON, which is how a flag or a variable has it."""
+    return json.dumps(value) if isinstance(value, dict) else value
+
+
 _Listed = [NoDecode, BeforeValidator(_listed)]
 OptionalInt = Annotated[int | None, BeforeValidator(_none_word)]
 OptionalText = Annotated[str | None, BeforeValidator(_none_word)]
@@ -53,7 +58,7 @@ OptionalText = Annotated[str | None, BeforeValidator(_none_word)]
 class ChatSettings(BaseModel):
     """What a conversation starts with."""
 
-    model: str = Field("starter", description="The model: `starter`, a folder, or a Hugging Face Hub id.")
+    model: str = Field("starter", description="The model: `starter`, a folder, a GGUF file, or a Hugging Face Hub id.")
     adapter: str = Field("base", description="The mix that answers at first: `base`, `NAME`, `A:0.7+B:-0.3`.")
     system: OptionalText = Field(None, description="The system prompt; `none` leaves it out.")
     adapters_folder: Annotated[Path | None, BeforeValidator(_none_word)] = Field(
@@ -105,7 +110,11 @@ class EngineSettings(BaseModel):
         description=f"The attention backend: {_named(ATTENTION_NAMES)}. `auto` takes the fastest that runs; "
         "`mp13config doctor` says which do.",
     )
-    quantization: str = Field("none", description=f"How weights are kept: {_named(QUANTIZATION_NAMES)}.")
+    quantization: Annotated[str, NoDecode, BeforeValidator(_table_text)] = Field(
+        "none",
+        description=f"HQQ: {_named(QUANTIZATION_NAMES)}, or a table such as "
+        "`{bits = 4, group_size = 64, axis = 1, head = 4, embeddings = 8}`; see quantization.md.",
+    )
     max_model_len: OptionalInt = Field(None, description="The context window in tokens; `none` is the model's own.")
     block_size: int = Field(16, description="Tokens in one block of the KV cache.")
     kv_cache_memory: Annotated[int | str | None, BeforeValidator(_none_word)] = Field(
@@ -162,7 +171,7 @@ class Settings(EngineSettings, SamplingSettings, ChatSettings, BaseSettings):
         return SamplingParams(**{name: getattr(self, name) for name in SamplingSettings.model_fields})
 
     def engine_config(self) -> EngineConfig:
-        """The engine's settings, with `model` resolved to a folder or a Hub id.
+        """The engine's settings, with `model` resolved to a folder, a file or a Hub id.
 
         Raises:
             ConfigError, UnsupportedError: as EngineConfig does.

@@ -55,7 +55,7 @@ def _answered(question: Question, settings: Settings, prompt: Prompt, complain: 
 
 
 def _tried(question: Question, settings: Settings, answer: str) -> Settings:
-    if question.key == "model" and Path(answer).expanduser().is_dir():
+    if question.key == "model" and Path(answer).expanduser().exists():
         answer = str(Path(answer).expanduser().absolute())  # the file is read from any working directory
     changed = change_settings(settings, {question.key: answer}, "your answer")
     changed.engine_config()

@@ -17,6 +17,7 @@ from typing import Any, cast
 from transformers import AddedToken
 
 from mp13.engine.adapters.adapter_config import merge_hint, read_small_file, short
+from mp13.engine.models.mistral_tokenizer import MistralTokenizer
 from mp13.engine.request import Prompting
 from mp13.engine.text.chat_template import ChatMessage, chat_template, chat_token_ids, template_digest
 from mp13.errors import AdapterError, Mp13Error
@@ -108,6 +109,12 @@ def read_adapter_text(folder: Path, tokenizer: Any, vocab_size: int, name: str) 
     tokens = _new_tokens(folder, config, tokenizer, vocab_size, template or "", name)
     if template is None and not tokens:
         return AdapterText(system_prompt=system_prompt) if system_prompt else None
+    if isinstance(tokenizer, MistralTokenizer):
+        brought = "a chat template" if template is not None else "tokens"
+        raise AdapterError(
+            f"{folder} brings {brought} of its own, and mistral-common, which makes this model's prompts, takes none; "
+            "remove its chat_template.jinja and tokenizer files"
+        )
     derived = _derive(tokenizer, template, tokens, folder, name)
     text = AdapterText(derived, template is not None, bool(tokens), _eos(config, derived), system_prompt)
     _try(text, folder)

@@ -65,6 +65,6 @@ def _measured(
 
 
 def _computed(config: EngineConfig, loaded: LoadedModel, num_tokens: int) -> StepCost:
-    form = weight_format(config.quantization, loaded.dtype.itemsize)
+    form = weight_format(loaded.quantization, loaded.dtype.itemsize)
     whole = loaded.shape.activation_bytes(num_tokens, loaded.activation_dtype.itemsize, form)
     return StepCost(whole)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mp13.engine.context import StepContext
-from mp13.engine.linear.base_weight import base_weight
+from mp13.engine.linear.base_weight import BaseWeight
 from mp13.engine.linear.delta import LinearDelta
 from mp13.engine.linear.lora_stack import LoraStack
 
@@ -16,23 +16,22 @@ class AdaptedLinear(nn.Module):
     """`out_features` may be packed from several parts (q, k and v, or gate and up), each with adapters of its own.
 
     Args:
-        weight: (out_features, in_features); bias: (out_features,) or None.
+        base: the base's own weight, (out_features, in_features), and bias.
         parts: name and number of output rows of each part, in order; the rows sum to out_features.
         of_rows: it sees only the tokens whose logits are wanted, as a model's head does.
     """
 
     def __init__(
         self,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
+        base: BaseWeight,
         context: StepContext,
         parts: dict[str, int],
         *,
         of_rows: bool = False,
     ) -> None:
         super().__init__()
-        self.out_features, self.in_features = weight.shape
-        self.base = base_weight(weight, bias)
+        self.out_features, self.in_features = base.shape
+        self.base = base
         self.parts = parts
         self.of_rows = of_rows
         self._context = context

@@ -22,9 +22,9 @@ class BaseWeight(nn.Module):
     is_packed = True
     bias: torch.Tensor | None
 
-    def __init__(self, weight: torch.Tensor, adapter_dtype: torch.dtype) -> None:
+    def __init__(self, shape: torch.Size, device: torch.device, adapter_dtype: torch.dtype) -> None:
         super().__init__()
-        self.shape, self.adapter_dtype, self.device = weight.shape, adapter_dtype, weight.device
+        self.shape, self.device, self.adapter_dtype = shape, device, adapter_dtype
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """Rows of W as they are multiplied with, float32 (stop - start, in_features); the bias is no part of them."""
@@ -35,7 +35,7 @@ class DenseWeight(BaseWeight):
     is_packed = False
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        super().__init__(weight, weight.dtype)
+        super().__init__(weight.shape, weight.device, weight.dtype)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
@@ -48,7 +48,7 @@ class DenseWeight(BaseWeight):
 
 class BlockedBfloat16Weight(BaseWeight):
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        super().__init__(weight, torch.bfloat16)
+        super().__init__(weight.shape, weight.device, torch.bfloat16)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self._blocks: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
 
@@ -64,7 +64,7 @@ class BlockedBfloat16Weight(BaseWeight):
 
 class PackedHalfWeight(BaseWeight):
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        super().__init__(weight, torch.float32)
+        super().__init__(weight.shape, weight.device, torch.float32)
         self.bias = None if bias is None else nn.Parameter(bias.float(), requires_grad=False)
         self._packed = torch.ops.quantized.linear_prepack_fp16(weight.float(), self.bias)
 

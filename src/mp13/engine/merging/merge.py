@@ -43,9 +43,9 @@ from mp13.engine.merging.model_folder import (
 from mp13.engine.merging.request import DEFAULT_DENSITY, EXACT_METHOD, MergeReport, MergeRequest
 from mp13.engine.merging.text_files import write_system_prompt, write_tokenizer
 from mp13.engine.models.model_files import weight_files
-from mp13.engine.models.weights import OnProgress, model_folder
+from mp13.engine.models.weights import OnProgress, model_path
 from mp13.engine.request import AdapterInfo
-from mp13.errors import AdapterError
+from mp13.errors import AdapterError, ModelError
 from mp13.mix import Mix
 
 _RESULT = "merged"
@@ -61,7 +61,9 @@ def merge(request: MergeRequest, on_progress: OnProgress) -> MergeReport:
     Raises:
         ModelError, AdapterError, MixError, ConfigError: it cannot be done; what is in the folder is worthless then.
     """
-    folder, out = model_folder(request.model, on_progress), Path(request.out)
+    folder, out = model_path(request.model, on_progress), Path(request.out)
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is a GGUF file, and merging needs the model's safetensors; give their folder")
     if request.target == "model":
         require_space(out, sum(path.stat().st_size for path in weight_files(folder)))
     if not is_quantized(folder):

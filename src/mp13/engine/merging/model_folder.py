@@ -11,12 +11,13 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from mp13.engine.linear.delta import LinearDelta
-from mp13.engine.models.model_files import weight_files
+from mp13.engine.models.bridged_loading import read_dequantized
+from mp13.engine.models.model_files import carry_files
+from mp13.engine.models.model_layout import choose_quantization
 from mp13.errors import AdapterError, ModelError
 
 _SHARD = "5GB"
 _SPARE_BYTES = 64 << 20  # beside the weights: tokenizer, configuration, the file system's own
-_CARRIED = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 _DTYPE = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
 
 
@@ -29,6 +30,8 @@ def read_model(folder: Path, *, trust_remote_code: bool) -> PreTrainedModel:
     options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     try:
         config = AutoConfig.from_pretrained(folder, **options)
+        if (chosen := choose_quantization("none", config)) is not None:
+            return read_dequantized(folder, config, chosen, trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(
             folder, use_safetensors=True, **options, **_as_plain(config), **{_DTYPE: "auto"}
         )
@@ -94,11 +97,7 @@ def write_model(model: PreTrainedModel, folder: Path, base: Path, *, trust_remot
         model.save_pretrained(folder, max_shard_size=_SHARD, safe_serialization=True)
     except Exception as error:  # Transformers raises many types here, too
         raise ModelError(f"the merged model cannot be saved: {first_line(error)}") from error
-    written = {path.name for path in weight_files(folder)} | {"config.json", "model.safetensors.index.json"}
-    for pattern in (*_CARRIED, *(("*.py",) if trust_remote_code else ())):
-        for path in base.glob(pattern):
-            if path.name not in written and path.name != "mp13.json":
-                shutil.copyfile(path, folder / path.name)
+    carry_files(base, folder, code_too=trust_remote_code)
 
 
 def require_space(folder: Path, num_bytes: int) -> None:

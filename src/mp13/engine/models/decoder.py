@@ -1,4 +1,5 @@
-"""A decoder-only transformer in the Llama layout, to be read: Llama 3, SmolLM, Qwen2, Qwen3, Mistral.
+"""A decoder-only transformer in the Llama layout, to be read: Llama 3, SmolLM, Qwen2, Qwen3,
+Mistral, Ministral 3.
 
 One call computes a packed step: T tokens, from any number of sequences, one after the other. What belongs to which
 sequence is known to attention alone (`PagedAttention`); everything else treats tokens one by one.
@@ -16,51 +17,45 @@ from mp13.engine.attention.paged import PagedAttention
 from mp13.engine.attention.registry import AttentionSpec, PagedAttentionFunction
 from mp13.engine.context import StepContext
 from mp13.engine.linear.adapted_linear import AdaptedLinear
-from mp13.engine.models.decoder_config import DecoderConfig, RopeConfig
-from mp13.engine.models.interface import AdapterTarget, CacheShape, ReadTensor
+from mp13.engine.models.decoder_config import DecoderConfig
+from mp13.engine.models.interface import AdapterTarget, CacheShape
+from mp13.engine.models.model_weights import ModelWeights
+from mp13.engine.models.rope import Places, apply_rope, places, rope_inv_freq
 
 
 class Decoder(nn.Module):
     """A `CausalModel`.
 
     Args:
-        read: gives a checkpoint tensor by its Hugging Face name, in the weights' dtype and on their device.
-        dtype: of the activations and the KV cache.
+        weights: what it is built of, by Hugging Face name.
     """
 
     def __init__(
         self,
         config: DecoderConfig,
-        read: ReadTensor,
-        dtype: torch.dtype,
+        weights: ModelWeights,
         attend: PagedAttentionFunction,
         context: StepContext,
     ) -> None:
         super().__init__()
-        self.dtype = dtype
-
-        def read_vectors_wide(name: str) -> torch.Tensor:
-            tensor = read(name)
-            return tensor.to(dtype) if tensor.ndim == 1 else tensor  # norms and biases act on the activations
-
-        self.config = config
+        self.config, self.dtype = config, weights.dtype
         self.cache_shape = CacheShape(config.num_layers, config.num_kv_heads, config.head_dim)
-        self.embedding = _frozen(read("model.embed_tokens.weight"))  # (vocab_size, hidden_size)
+        self.embedding = weights.embedding("model.embed_tokens")
         self.layers = nn.ModuleList(
-            DecoderLayer(config, index, read_vectors_wide, attend, context) for index in range(config.num_layers)
+            DecoderLayer(config, index, weights, attend, context) for index in range(config.num_layers)
         )
-        self.norm = RMSNorm(read_vectors_wide("model.norm.weight"), config.norm_eps)
-        head = self.embedding.data if config.tie_embeddings else read("lm_head.weight")
-        self.head = AdaptedLinear(head, None, context, {"lm_head": head.shape[0]}, of_rows=True)
-        self.inv_freq = rope_inv_freq(config.rope, config.head_dim).to(self.embedding.device)  # (head_dim / 2,)
+        self.norm = RMSNorm(weights.vector("model.norm.weight"), config.norm_eps)
+        tied_to = "model.embed_tokens" if config.tie_embeddings else None
+        self.head = weights.head("lm_head", tied_to, False, context, of_rows=True)
+        self.inv_freq = rope_inv_freq(config.rope, config.head_dim).to(weights.device)  # (head_dim / 2,)
         self.targets = _targets(self)
 
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """input_ids, positions: (T,); rows: (R,), the tokens whose logits are wanted -> (R, vocab_size)"""
-        x = F.embedding(input_ids, self.embedding).to(self.dtype)  # (T, hidden_size)
-        cos, sin = rope_tables(positions, self.inv_freq, x.dtype)
+        x = self.embedding(input_ids).to(self.dtype)  # (T, hidden_size)
+        at = places(self.config.rope, positions, self.inv_freq, x.dtype)
         for layer in self.layers:
-            x = layer(x, cos, sin)
+            x = layer(x, at)
         logits: torch.Tensor = self.head(self.norm(x[rows]))
         return logits
 
@@ -72,19 +67,19 @@ class DecoderLayer(nn.Module):
         self,
         config: DecoderConfig,
         index: int,
-        read: ReadTensor,
+        weights: ModelWeights,
         attend: PagedAttentionFunction,
         context: StepContext,
     ) -> None:
         super().__init__()
         prefix = f"model.layers.{index}"
-        self.input_norm = RMSNorm(read(f"{prefix}.input_layernorm.weight"), config.norm_eps)
-        self.attention = Attention(config, index, read, attend, context)
-        self.mlp_norm = RMSNorm(read(f"{prefix}.post_attention_layernorm.weight"), config.norm_eps)
-        self.mlp = MLP(config, f"{prefix}.mlp", read, context)
+        self.input_norm = RMSNorm(weights.vector(f"{prefix}.input_layernorm.weight"), config.norm_eps)
+        self.attention = Attention(config, index, weights, attend, context)
+        self.mlp_norm = RMSNorm(weights.vector(f"{prefix}.post_attention_layernorm.weight"), config.norm_eps)
+        self.mlp = MLP(config, f"{prefix}.mlp", weights, context)
 
-    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        x = x + self.attention(self.input_norm(x), cos, sin)
+    def forward(self, x: torch.Tensor, at: Places) -> torch.Tensor:
+        x = x + self.attention(self.input_norm(x), at)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -95,7 +90,7 @@ class Attention(nn.Module):
         self,
         config: DecoderConfig,
         index: int,
-        read: ReadTensor,
+        weights: ModelWeights,
         attend: PagedAttentionFunction,
         context: StepContext,
     ) -> None:
@@ -103,33 +98,35 @@ class Attention(nn.Module):
         self.num_heads, self.num_kv_heads, self.head_dim = config.num_heads, config.num_kv_heads, config.head_dim
         self.norm_eps = config.norm_eps
         prefix = f"model.layers.{index}.self_attn"
-        self.qkv = packed_linear([f"{prefix}.{p}_proj" for p in "qkv"], read, config.qkv_bias, context)
-        self.output = packed_linear([f"{prefix}.o_proj"], read, config.output_bias, context)
+        self.qkv = weights.linear([f"{prefix}.{p}_proj" for p in "qkv"], config.qkv_bias, context)
+        self.output = weights.linear([f"{prefix}.o_proj"], config.output_bias, context)
         spec = AttentionSpec(scale=1 / math.sqrt(config.head_dim), window=config.windows[index])
         self.paged = PagedAttention(index, spec, attend, context)
         self.qk_norm: torch.Tensor | None = None  # Qwen3: a norm weight for every query and key head
         if config.qk_norm:
-            q_norm, k_norm = read(f"{prefix}.q_norm.weight"), read(f"{prefix}.k_norm.weight")  # (head_dim,)
+            q_norm, k_norm = (weights.vector(f"{prefix}.{p}_norm.weight") for p in "qk")  # (head_dim,)
             self.qk_norm = torch.cat([q_norm.expand(self.num_heads, -1), k_norm.expand(self.num_kv_heads, -1)])
 
-    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, at: Places) -> torch.Tensor:
         num_tokens, num_qk = x.shape[0], self.num_heads + self.num_kv_heads
         qkv = self.qkv(x).view(num_tokens, -1, self.head_dim)  # (T, num_heads + 2 * num_kv_heads, head_dim)
         qk, v = qkv[:, :num_qk], qkv[:, num_qk:]
         if self.qk_norm is not None:
             qk = F.rms_norm(qk, (self.head_dim,), eps=self.norm_eps) * self.qk_norm
-        qk = apply_rope(qk, cos, sin)
+        qk = apply_rope(qk, at)
         q, k = qk[:, : self.num_heads], qk[:, self.num_heads :]
+        if at.query_scale is not None:
+            q = q * at.query_scale
         return self.output(self.paged(q, k, v).reshape(num_tokens, -1))
 
 
 class MLP(nn.Module):
     """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x)), gate and up in one packed product."""
 
-    def __init__(self, config: DecoderConfig, prefix: str, read: ReadTensor, context: StepContext) -> None:
+    def __init__(self, config: DecoderConfig, prefix: str, weights: ModelWeights, context: StepContext) -> None:
         super().__init__()
-        self.gate_up = packed_linear([f"{prefix}.gate_proj", f"{prefix}.up_proj"], read, config.mlp_bias, context)
-        self.down = packed_linear([f"{prefix}.down_proj"], read, config.mlp_bias, context)
+        self.gate_up = weights.linear([f"{prefix}.gate_proj", f"{prefix}.up_proj"], config.mlp_bias, context)
+        self.down = weights.linear([f"{prefix}.down_proj"], config.mlp_bias, context)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)  # (T, intermediate_size) each
@@ -146,43 +143,6 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
-
-
-def rope_inv_freq(rope: RopeConfig, head_dim: int) -> torch.Tensor:
-    """Angle per position of each pair of dimensions, float32 (head_dim / 2,) (Su et al. 2021).
-
-    Llama 3.1 stretches the slow ones for long contexts: wavelengths beyond the training length are divided by
-    `factor`, short ones kept, those between blended.
-    """
-    inv_freq = rope.theta ** -(torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim)
-    if rope.factor == 1.0:
-        return inv_freq
-    turns = rope.original_max_len * inv_freq / (2 * math.pi)  # full turns within the original context
-    keep = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
-    keep = keep.clamp(0, 1)
-    return keep * inv_freq + (1 - keep) * inv_freq / rope.factor
-
-
-def rope_tables(
-    positions: torch.Tensor, inv_freq: torch.Tensor, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin of each token's angles, (T, 1, head_dim); the first half of sin carries the rotation's minus sign."""
-    angles = positions[:, None, None].float() * inv_freq  # (T, 1, head_dim / 2)
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat([cos, cos], -1).to(dtype), torch.cat([-sin, sin], -1).to(dtype)
-
-
-def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turn dimension i together with i + head_dim / 2 by the token's angle. x: (T, heads, head_dim)"""
-    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
-
-
-def packed_linear(names: list[str], read: ReadTensor, has_bias: bool, context: StepContext) -> AdaptedLinear:
-    """One linear whose rows are those of several checkpoint linears with the same input, in order."""
-    weights = [read(f"{name}.weight") for name in names]
-    bias = torch.cat([read(f"{name}.bias") for name in names]) if has_bias else None
-    parts = {name: weight.shape[0] for name, weight in zip(names, weights, strict=True)}
-    return AdaptedLinear(torch.cat(weights), bias, context, parts)
 
 
 def _targets(model: nn.Module) -> dict[str, AdapterTarget]:

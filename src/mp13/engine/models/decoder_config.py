@@ -3,19 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-NATIVE_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")  # SmolLM and SmolLM2 are "llama"
-NATIVE_ROPE_TYPES = ("default", "llama3")
+from mp13.engine.models.rope import ROPE_TYPES, RopeConfig, rope_config
+from mp13.engine.quantization import STORED_METHOD
 
-
-@dataclass(frozen=True)
-class RopeConfig:
-    """Rotary embedding: base frequency, and Llama 3's stretching of long wavelengths if `factor` is not 1."""
-
-    theta: float
-    factor: float = 1.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_max_len: int = 8192
+NATIVE_MODEL_TYPES = ("llama", "mistral", "ministral3", "qwen2", "qwen3")  # SmolLM and SmolLM2 are "llama"
+_TEXT_TOWERS = ("mistral3",)  # models of text and images of which the native decoder runs the text alone
 
 
 @dataclass(frozen=True)
@@ -46,21 +38,39 @@ def rope_parameters(config: Any) -> dict[str, Any]:
     return parameters
 
 
+def text_tower(config: Any) -> Any:
+    """The configuration of what the native decoder would run of a model."""
+    return config.get_text_config() if config.model_type in _TEXT_TOWERS else config
+
+
+def packed_by(config: Any) -> str | None:
+    """The method that the checkpoint says it is quantized by, such as "fp8" or "gptq"."""
+    quantization = getattr(config, "quantization_config", None) or {}
+    return quantization.get("quant_method") if isinstance(quantization, dict) else str(quantization.quant_method)
+
+
 def why_not_native(config: Any) -> str | None:
     """The reason why the native decoder cannot run this configuration, or None when it can."""
+    if (method := packed_by(config)) not in (None, "fp8", STORED_METHOD):
+        return f"its weights are quantized by {method!r}"
+    config = text_tower(config)
     if config.model_type not in NATIVE_MODEL_TYPES:
         return f"model type {config.model_type!r} is not one of {', '.join(NATIVE_MODEL_TYPES)}"
     if (activation := getattr(config, "hidden_act", "silu")) not in ("silu", "swish"):
         return f"activation {activation!r} is not silu"
-    if (rope_type := rope_parameters(config)["rope_type"]) not in NATIVE_ROPE_TYPES:
-        return f"rotary embedding of type {rope_type!r} is not one of {', '.join(NATIVE_ROPE_TYPES)}"
+    if (rope_type := rope_parameters(config)["rope_type"]) not in ROPE_TYPES:
+        return f"rotary embedding of type {rope_type!r} is not one of {', '.join(ROPE_TYPES)}"
     if rope_parameters(config).get("partial_rotary_factor", 1.0) != 1.0:
         return "the rotary embedding covers a part of each head only"
     return None
 
 
-def decoder_config(config: Any) -> DecoderConfig:
-    """Translate a Hugging Face configuration for which `why_not_native` is None."""
+def decoder_config(config: Any, *, has_head: bool | None = None) -> DecoderConfig:
+    """Translate a Hugging Face configuration for which `why_not_native` is None.
+
+    `has_head`: whether the checkpoint has a head, where a model of text and images may contradict its text's own word.
+    """
+    is_text, config = config.model_type not in _TEXT_TOWERS, text_tower(config)
     kind = config.model_type
     rope = rope_parameters(config)
     attention_bias = bool(getattr(config, "attention_bias", False))
@@ -73,25 +83,13 @@ def decoder_config(config: Any) -> DecoderConfig:
         num_kv_heads=config.num_key_value_heads,
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         norm_eps=config.rms_norm_eps,
-        rope=_rope_config(rope),
+        rope=rope_config(rope),
         windows=_windows(config),
-        tie_embeddings=config.tie_word_embeddings,
+        tie_embeddings=config.tie_word_embeddings if is_text or has_head is None else not has_head,
         qkv_bias=kind == "qwen2" or (kind in ("llama", "qwen3") and attention_bias),
         output_bias=kind in ("llama", "qwen3") and attention_bias,
         mlp_bias=kind == "llama" and bool(getattr(config, "mlp_bias", False)),
         qk_norm=kind == "qwen3",
-    )
-
-
-def _rope_config(rope: dict[str, Any]) -> RopeConfig:
-    if rope["rope_type"] == "default":
-        return RopeConfig(rope["rope_theta"])
-    return RopeConfig(
-        theta=rope["rope_theta"],
-        factor=rope["factor"],
-        low_freq_factor=rope["low_freq_factor"],
-        high_freq_factor=rope["high_freq_factor"],
-        original_max_len=rope["original_max_position_embeddings"],
     )
 
 

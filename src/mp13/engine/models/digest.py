@@ -4,26 +4,27 @@ import hashlib
 from pathlib import Path
 
 from mp13.digests import file_digest, remembered_digest
-from mp13.engine.models.model_files import weight_files
+from mp13.engine.models.model_files import gguf_file, weight_files
 
 
-def base_digest(folder: Path) -> str:
-    """SHA-256 over the SHA-256 of config.json and of each weight file, in order of name."""
-    return _joined([file_digest(path) for path in _files(folder)])
+def base_digest(model: Path) -> str:
+    """SHA-256 over the SHA-256 of config.json and of each weight file, in order of name; or of the one GGUF file."""
+    return _joined([file_digest(path) for path in _files(model)])
 
 
-def remembered_base_digest(folder: Path) -> str | None:
+def remembered_base_digest(model: Path) -> str | None:
     """The same if nothing has to be hashed for it, else None.
 
     Raises:
-        ModelError: the folder holds no whole model.
+        ModelError: there is no whole model.
     """
-    known = [remembered_digest(path) for path in _files(folder)]
+    known = [remembered_digest(path) for path in _files(model)]
     return _joined([digest for digest in known if digest is not None]) if None not in known else None
 
 
-def _files(folder: Path) -> list[Path]:
-    return [folder / "config.json", *weight_files(folder)]
+def _files(model: Path) -> list[Path]:
+    gguf = gguf_file(model)
+    return [model / "config.json", *weight_files(model)] if gguf is None else [gguf]
 
 
 def _joined(digests: list[str]) -> str:

@@ -74,4 +74,4 @@ def _quantized(config: EngineConfig) -> Iterator[tuple[str, EngineConfig]]:
 
 
 def _words(config: EngineConfig, dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.") if config.quantization == "none" else config.quantization
+    return str(dtype).removeprefix("torch.") if config.quantization == "none" else str(config.quantization)

@@ -3,17 +3,16 @@ the library estimates with it before anything runs, and the loader checks with i
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mp13.errors import ConfigError, ModelError
+from mp13.engine.quantization import DEFAULT_GROUP_SIZE, STORED_METHOD, parse_quantization
+from mp13.errors import ModelError
 
 Shapes = Mapping[str, tuple[int, ...]]  # of a checkpoint's tensors, by name
 
 SLACK = 0.02  # of a GPU's share: torch's allocator gives out whole segments, and keeps some of them in pieces
-STORED_METHOD = "mp13-hqq"  # in the config.json of a model that was saved quantized
 PLAUSIBLE_RANK = 16  # of an adapter that nobody has seen yet; room is kept for `max_loras` of them
 MAX_LOGITS = 2**25  # numbers, made at once by a step that judges a text
 _BYTES_PER_LOGIT = 12  # beside the logits themselves: float32, their log-softmax, and what is compared
@@ -45,24 +44,16 @@ class WeightFormat:
         return math.ceil(numbers * (_STORED_BYTES[bits] + _GROUP_BYTES / self.group_size))
 
 
-_QUANTIZATION = re.compile(
-    r"hqq-(?P<bits>[2348])bit(?: g(?P<group_size>\d+))?(?: axis\d)?(?: head (?P<head>[2348])bit)?"
-    r"(?: embeddings (?P<embeddings>[2348])bit)?(?: kernel \w+)?"
-)
-
-
-def weight_format(quantization: str, itemsize: int) -> WeightFormat:
+def weight_format(quantization: Any, itemsize: int) -> WeightFormat:
     """How a model is kept that is loaded under the setting `quantization` (such as "hqq-4bit", or with more said:
     "hqq-4bit g64 head 8bit embeddings 4bit"), its other numbers in `itemsize` bytes.
 
     Raises:
         ConfigError: there is no such quantization.
     """
-    if quantization == "none":
+    if (asked := parse_quantization(quantization)) is None:
         return WeightFormat(itemsize)
-    if (match := _QUANTIZATION.fullmatch(quantization)) is None:
-        raise ConfigError(f"quantization = {quantization!r} is not known; give none, hqq-8bit, hqq-4bit, …")
-    return WeightFormat(itemsize, **{key: int(value) for key, value in match.groupdict().items() if value})
+    return WeightFormat(itemsize, asked.bits, asked.head, asked.embeddings, asked.group_size or DEFAULT_GROUP_SIZE)
 
 
 def stored_quantization(config: Mapping[str, Any]) -> str | None:
@@ -70,10 +61,8 @@ def stored_quantization(config: Mapping[str, Any]) -> str | None:
     stored = config.get("quantization_config")
     if not isinstance(stored, Mapping) or stored.get("quant_method") != STORED_METHOD:
         return None
-    table = stored.get("weights") or {}
-    group = f" g{table['group_size']}" if table.get("group_size") else ""
-    ends = [f" {end} {table[end]}bit" for end in ("head", "embeddings") if table.get(end)]
-    return f"hqq-{table.get('bits')}bit{group}{''.join(ends)}"
+    quantization = parse_quantization(stored.get("weights"))
+    return None if quantization is None else str(quantization)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,34 @@
-"""Which files of a folder are a model's weights, and what their headers say. Only safetensors count. No torch: the
-library asks, too."""
+"""Which files are a model's weights, the safetensors of a folder or one GGUF file, and what their headers say. No
+torch: the library asks, too."""
 
 import json
+import shutil
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from mp13.errors import ModelError
+
+_OTHER_LAYOUT = "consolidated"  # Mistral AI puts the same weights beside the model under names of its own
+_CARRIED = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
+_OWN = ("config.json", "model.safetensors.index.json", "mp13.json")  # say what these very weights are
+
+
+def gguf_file(path: Path) -> Path | None:
+    """The GGUF file that `path` means: itself, or the only one of a folder without safetensors; None for other folders.
+
+    Raises:
+        ModelError: the folder holds several.
+    """
+    if path.is_file():
+        return path
+    files = sorted(path.glob("*.gguf"))
+    if not files or next(path.glob("*.safetensors"), None) or next(path.glob("*.safetensors.index.json"), None):
+        return None
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise ModelError(f"{path} holds {len(files)} GGUF files; give one of them as the model: {names}")
+    return files[0]
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -23,9 +45,10 @@ def weight_files(folder: Path) -> list[Path]:
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise ModelError(f"{index} cannot be read ({error}); fetch the model again") from None
     else:
-        paths = sorted(folder.glob("*.safetensors"))
+        every = sorted(folder.glob("*.safetensors"))
+        paths = [path for path in every if not path.name.startswith(_OTHER_LAYOUT)] or every
     if not paths:
-        raise ModelError(f"{folder} holds no *.safetensors; convert the model to safetensors first")
+        raise ModelError(f"{folder} holds no *.safetensors and no *.gguf; convert the model to safetensors first")
     if missing := [path.name for path in paths if not path.is_file()]:
         raise ModelError(f"{folder} lacks {', '.join(missing)}; fetch the model again")
     return paths
@@ -46,3 +69,11 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{path} is damaged or incomplete ({error}); fetch the model again") from None
     return shapes
+
+
+def carry_files(base: Path, folder: Path, *, code_too: bool) -> None:
+    """Copy what lies beside the weights of `base` (tokenizer, template, generation settings) to a model made of it."""
+    for pattern in (*_CARRIED, *(("*.py",) if code_too else ())):
+        for path in base.glob(pattern):
+            if path.name not in _OWN and not (folder / path.name).exists():
+                shutil.copyfile(path, folder / path.name)

@@ -3,28 +3,28 @@
 What each attention layer computes is asked by attention_probe; that the whole adds up is proven by self_check.
 """
 
-import inspect
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
-from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
 from mp13.engine.attention.paged import PagedAttention
 from mp13.engine.attention.registry import PagedAttentionFunction
 from mp13.engine.context import StepContext
 from mp13.engine.linear.adapted_linear import AdaptedLinear
+from mp13.engine.linear.base_weight import base_weight
 from mp13.engine.models.attention_probe import AttentionLayer, probe_attention, set_attention
+from mp13.engine.models.bridged_loading import first_line, keeps_rows, read_quantized, read_whole
 from mp13.engine.models.interface import AdapterTarget, CacheShape
-from mp13.engine.models.model_files import weight_files
+from mp13.engine.models.model_layout import ChosenQuantization
 from mp13.engine.models.self_check import self_check
 from mp13.engine.models.support import needs_softcap
+from mp13.engine.models.weights import OnProgress
 from mp13.errors import ModelError, Mp13Error
 
 _ATTENTION = "mp13"
-_DTYPE = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
 
 
 def _attention_hook(
@@ -46,26 +46,36 @@ AttentionInterface.register(_ATTENTION, _attention_hook)
 class TransformersModel(nn.Module):
     """A `CausalModel`. `model` is a causal LM of Transformers in eval mode, which is changed in place.
 
+    Args:
+        linears: those of ours that are in it already, by name; None if none are.
+
     Raises:
         ModelError: the model does not run on our attention, cache and linears as it does on its own.
     """
 
     def __init__(
-        self, model: PreTrainedModel, attend: PagedAttentionFunction, context: StepContext, block_size: int = 16
+        self,
+        model: PreTrainedModel,
+        attend: PagedAttentionFunction,
+        context: StepContext,
+        block_size: int = 16,
+        linears: dict[str, AdaptedLinear] | None = None,
     ) -> None:
         super().__init__()
+        self.chosen: ChosenQuantization | None = None
         self.model = model
-        self._keeps_rows = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._keeps_rows = keeps_rows(model)
         try:
             layers = probe_attention(model)
             self.cache_shape = _cache_shape(layers, may_cap=needs_softcap(model.config))
             for layer in layers:
                 layer.module.mp13_attention = PagedAttention(layer.layer_idx, layer.spec, attend, context)
-            linears = _adapt_linears(model, context, head_of_rows=self._keeps_rows)
+            if linears is None:
+                linears = _adapt_linears(model, context, head_of_rows=self._keeps_rows)
             set_attention(model, _ATTENTION)
             whole = self_check(self, context, linears, block_size)
         except Exception as error:
-            reason = str(error) if isinstance(error, Mp13Error) else _first_line(error)
+            reason = str(error) if isinstance(error, Mp13Error) else first_line(error)
             kind = model.config.model_type
             raise ModelError(f"model type {kind!r} cannot run here: {reason}; choose another model") from error
         self.targets = {name: AdapterTarget(linear, 0) for name, linear in whole.items()}
@@ -81,34 +91,24 @@ class TransformersModel(nn.Module):
         context: StepContext,
         block_size: int = 16,
         trust_remote_code: bool = False,
+        *,
+        chosen: ChosenQuantization | None = None,
+        on_progress: OnProgress = lambda stage, fraction: None,
     ) -> "TransformersModel":
-        """Read the model of Hugging Face configuration `config` from `folder`. Only safetensors are read, no pickle.
+        """Read the model of Hugging Face configuration `config` from `folder`, in full or quantized as `chosen`.
 
         Raises:
             ModelError: the weights cannot be read or are incomplete, or the model cannot run here.
+            ConfigError: it cannot be quantized so.
         """
-        weight_files(folder)
-        try:
-            model, info = AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=config,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=trust_remote_code,
-                attn_implementation="eager",
-                device_map=None if device.type == "cpu" else {"": device},
-                output_loading_info=True,
-                **{_DTYPE: dtype},
-            )
-        except Exception as error:  # Transformers raises many types; all mean that this folder cannot be used
-            consent = "trust_remote_code" in str(error)
-            fix = "set trust_remote_code if you trust its code" if consent else "fetch it again or choose another model"
-            raise ModelError(f"the model in {folder} cannot be loaded: {_first_line(error)}; {fix}") from error
-        if missing := sorted(info["missing_keys"]):
-            raise ModelError(
-                f"the model in {folder} lacks {len(missing)} weights, {missing[0]!r} among them; download it again"
-            )
-        return cls(model.eval().requires_grad_(False), attend, context, block_size)
+        if chosen is None:
+            return cls(read_whole(folder, config, dtype, device, trust_remote_code), attend, context, block_size)
+        model, linears, chosen = read_quantized(
+            folder, config, dtype, device, context, chosen, on_progress, trust_remote_code
+        )
+        bridged = cls(model, attend, context, block_size, linears)
+        bridged.chosen = chosen
+        return bridged
 
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """input_ids, positions: (T,); rows: (R,), the tokens whose logits are wanted -> (R, vocab_size)"""
@@ -136,11 +136,8 @@ def _adapt_linears(model: PreTrainedModel, context: StepContext, *, head_of_rows
     for name, linear in plain.items():
         bias = None if linear.bias is None else linear.bias.data
         of_rows = linear is head and head_of_rows
-        linears[name] = AdaptedLinear(linear.weight.data, bias, context, {name: linear.out_features}, of_rows=of_rows)
+        base = base_weight(linear.weight.data, bias)
+        linears[name] = AdaptedLinear(base, context, {name: linear.out_features}, of_rows=of_rows)
         parent, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, linears[name])
     return linears
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]

@@ -1,4 +1,4 @@
-"""A checkpoint on disk: where it is, and its tensors by name. Only safetensors are read."""
+"""A checkpoint on disk: where it is, and the tensors of a safetensors folder by name."""
 
 import re
 from collections.abc import Callable
@@ -10,40 +10,46 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from mp13.engine.models.model_files import weight_files
+from mp13.engine.models.fp8 import SCALE, dequantized, is_fp8
+from mp13.engine.models.model_files import gguf_file, weight_files
 from mp13.errors import ModelError
 from mp13.hub_errors import hub_reason
 
 OnProgress = Callable[[str, float | None], None]
+_WANTED = ["*.json", "*.safetensors", "*.model", "tokenizer.model.v*", "*.jinja", "*.txt"]
+_AROUND = re.compile(r"^(?:model\.language_model|language_model\.model)\.")
+_AROUND_HEAD = re.compile(r"^language_model\.lm_head\.")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def model_folder(model: str, on_progress: OnProgress) -> Path:
-    """The folder of `model`: itself, or the Hugging Face cache's copy of the repository of that id, fetched if needed.
+def model_path(model: str, on_progress: OnProgress) -> Path:
+    """Where `model` is: a GGUF file, a folder in Hugging Face format, or the Hugging Face cache's copy of the
+    repository of that id, fetched if needed.
 
     Raises:
-        ModelError: there is no such folder, or the Hub cannot give the repository.
+        ModelError: there is no such file or folder, or the Hub cannot give the repository.
     """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise ModelError(
-            f"model {model!r} is a file; give a folder in Hugging Face format, or a Hub id such as org/name"
-        )
+    path = Path(model).expanduser()
+    if path.exists():
+        return gguf_file(path) or path
     if not _HUB_ID.fullmatch(model):
-        raise ModelError(f"model {model!r} is no folder here and no Hub id; give a folder, or an id such as org/name")
+        raise ModelError(
+            f"model {model!r} is no folder or file here and no Hub id; give a folder, a GGUF file, or an id such as "
+            "org/name"
+        )
     from huggingface_hub import snapshot_download
 
     on_progress("download", None)
     try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
+        return Path(snapshot_download(model, allow_patterns=_WANTED, ignore_patterns=["consolidated*.safetensors"]))
     except Exception as error:  # network, authentication and cache errors have many types and all end here
         raise ModelError(f"model {model!r} cannot be fetched from the Hub: {hub_reason(error)}") from None
 
 
 class Checkpoint:
-    """Tensors of a safetensors folder, by name, in `dtype` and on `device`. Use as a context manager.
+    """Tensors of a safetensors folder, by name, floating ones in `dtype`, on `device`. Use as a context manager.
+
+    A text model within a larger one has its names as if it were alone. Weights in fp8 are dequantized.
 
     Raises:
         ModelError: no safetensors in the folder, a damaged file, or (from `read`) a tensor that is not there.
@@ -52,7 +58,7 @@ class Checkpoint:
     def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device, on_progress: OnProgress) -> None:
         self._folder, self._dtype, self._device, self._on_progress = folder, dtype, device, on_progress
         self._stack = ExitStack()
-        self._file_of: dict[str, Any] = {}
+        self._places: dict[str, tuple[Any, str]] = {}  # name -> file and its name there
         self._num_read = 0
 
     def __enter__(self) -> "Checkpoint":
@@ -61,7 +67,7 @@ class Checkpoint:
                 file = self._stack.enter_context(safe_open(path, framework="pt", device="cpu"))
             except (OSError, SafetensorError) as error:
                 raise ModelError(f"{path} is damaged or incomplete ({error}); fetch the model again") from None
-            self._file_of.update(dict.fromkeys(file.keys(), file))
+            self._places.update({_alone(key): (file, key) for key in file.keys()})  # noqa: SIM118
         return self
 
     def __exit__(
@@ -69,10 +75,31 @@ class Checkpoint:
     ) -> None:
         self._stack.close()
 
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._places)
+
+    def has(self, name: str) -> bool:
+        return name in self._places
+
     def read(self, name: str) -> torch.Tensor:
-        if name not in self._file_of:
+        if name not in self._places:
             raise ModelError(f"{self._folder} has no tensor {name!r}; the checkpoint does not fit its config.json")
         self._num_read += 1
-        self._on_progress("weights", self._num_read / len(self._file_of))
-        tensor: torch.Tensor = self._file_of[name].get_tensor(name)
-        return tensor.to(self._device, self._dtype)
+        self._on_progress("weights", self._num_read / len(self._places))
+        tensor = self._tensor(name)
+        if is_fp8(tensor):
+            if not self.has(name + SCALE):
+                raise ModelError(f"{self._folder} has {name!r} in fp8 without its scale; fetch the model again")
+            tensor = dequantized(tensor, self._tensor(name + SCALE))
+        return tensor.to(self._device, self._dtype if tensor.is_floating_point() else None)
+
+    def _tensor(self, name: str) -> torch.Tensor:
+        file, key = self._places[name]
+        tensor: torch.Tensor = file.get_tensor(key)
+        return tensor
+
+
+def _alone(key: str) -> str:
+    """The name that a text model's tensor has without the model of text and images around it."""
+    return _AROUND_HEAD.sub("lm_head.", _AROUND.sub("model.", key))

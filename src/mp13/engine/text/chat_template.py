@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mp13.engine.models.mistral_tokenizer import MistralTokenizer
+from mp13.engine.text.mistral_chat import Row, mistral_token_ids
 from mp13.errors import ConfigError, UnsupportedError
 
 _PRIVATE_USE = range(0xE000, 0xF900)  # characters that no standard gives a meaning
@@ -29,7 +31,9 @@ class ChatMessage:
 
 
 def template_digest(tokenizer: Any) -> str:
-    """SHA-256 of the chat template; of nothing when there is none."""
+    """SHA-256 of the chat template or what stands in its place; of nothing when there is none."""
+    if isinstance(tokenizer, MistralTokenizer):
+        return tokenizer.template_digest
     return hashlib.sha256(chat_template(tokenizer).encode()).hexdigest()
 
 
@@ -46,6 +50,9 @@ def chat_token_ids(tokenizer: Any, messages: Sequence[ChatMessage], *, is_past: 
         UnsupportedError: the model has no chat template.
         ConfigError: the template refuses these messages.
     """
+    if isinstance(tokenizer, MistralTokenizer):
+        rows = [Row(m.role, m.content, answer_ids(tokenizer, m, tokenizer.added_tokens_decoder)) for m in messages]
+        return mistral_token_ids(tokenizer, rows, _unused_characters(messages)[0], is_past=is_past)
     if not chat_template(tokenizer):
         raise UnsupportedError("this model has no chat template; give it a plain prompt, or use an instruct model")
     return _Conversation(tokenizer, messages, is_past).token_ids()
@@ -53,6 +60,8 @@ def chat_token_ids(tokenizer: Any, messages: Sequence[ChatMessage], *, is_past: 
 
 def continuation_ids(tokenizer: Any, text: str) -> list[int]:
     """The tokens of a text that goes on behind a prompt. Special tokens that it spells are text."""
+    if isinstance(tokenizer, MistralTokenizer):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
     return _Conversation(tokenizer, [ChatMessage("assistant", text)], is_past=True).content_ids()
 
 
@@ -71,7 +80,8 @@ class _Conversation:
         # What marks the template's own structure is as good as special; but in an answer the template may look for it.
         in_answers, elsewhere = _any_of(special), _any_of(special | markers)
         self._messages = [self._harmless(m, in_answers if m.role == "assistant" else elsewhere) for m in messages]
-        self._answers = {i: ids for i, message in enumerate(messages) if (ids := self._answer_ids(message))}
+        answers = ((i, answer_ids(tokenizer, message, self._added)) for i, message in enumerate(messages))
+        self._answers = {i: ids for i, ids in answers if ids}
         # Text that does not begin the prompt is tokenized behind a special token: some tokenizers would put a space
         # before it.
         solid = (t.content for t in self._added.values() if t.special and not t.rstrip and not t.single_word)
@@ -101,16 +111,6 @@ class _Conversation:
         texts = (message.role, message.content)
         role, content = (forbidden.sub(lambda found: f"{found[0][0]}{self._cut}{found[0][1:]}", text) for text in texts)
         return ChatMessage(role, content)
-
-    def _answer_ids(self, message: ChatMessage) -> tuple[int, ...]:
-        """The answer's own ids without its end token, which the template writes; () if they do not spell its content,
-        as after a stop string."""
-        ids = message.token_ids or ()
-        while ids and ids[-1] in self._added and self._added[ids[-1]].special:
-            ids = ids[:-1]
-        if not ids or max(ids) >= len(self._tokenizer) or self._decode(ids) != message.content:
-            return ()
-        return ids
 
     def _marked(self) -> str:
         """The rendered conversation, with a mark for each answer that the template shows as it is."""
@@ -159,8 +159,23 @@ class _Conversation:
         return ids[1:] if anchor else ids
 
     def _decode(self, ids: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
+        return _decode(self._tokenizer, ids)
+
+
+def answer_ids(tokenizer: Any, message: ChatMessage, added: dict[int, Any]) -> tuple[int, ...]:
+    """The answer's own ids without its end token, which the template writes; () if they do not spell its content, as
+    after a stop string. `added` are the tokenizer's tokens beside plain text."""
+    ids = message.token_ids or ()
+    while ids and ids[-1] in added and added[ids[-1]].special:
+        ids = ids[:-1]
+    if not ids or max(ids) >= len(tokenizer) or _decode(tokenizer, ids) != message.content:
+        return ()
+    return ids
+
+
+def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text
 
 
 def _any_of(tokens: set[str]) -> re.Pattern[str]:

@@ -1,0 +1,106 @@
+"""A base weight in few bits. Multiplied with, it is dequantized each time, or torch's int4 product reads it as it is.
+
+What is kept between calls is the codes, scales and zeros alone. Gradients flow through it to its input; it gets none.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mp13.engine.linear.base_weight import BaseWeight
+from mp13.engine.linear.quantized_tensor import QuantizedTensor
+
+
+class QuantizedWeight(BaseWeight):
+    """The rows of several quantized matrices, in order. `dtype` is the model's, and of scales and zeros."""
+
+    few_rows = 0  # up to how many rows of x there is a product that needs no dequantizing
+
+    def __init__(self, tensors: Sequence[QuantizedTensor], bias: torch.Tensor | None) -> None:
+        first = tensors[0]
+        shape = torch.Size((sum(tensor.shape[0] for tensor in tensors), first.shape[1]))
+        super().__init__(shape, first.scale.device, first.scale.dtype)
+        # Beside float32 an adapter is exact, too; otherwise its packed products are faster on a CPU.
+        self.is_packed = self.device.type == "cpu" and first.scale.dtype != torch.float32
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    @property
+    def num_bytes(self) -> int:
+        """What is kept between calls, without the bias."""
+        raise NotImplementedError
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() and x.requires_grad:
+            y: torch.Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
+            return y
+        return self.product(x)
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.numel() // x.shape[-1]
+        if 0 < rows <= self.few_rows:
+            y = self.few(x.reshape(rows, -1).contiguous()).view(*x.shape[:-1], -1)
+            return y if self.bias is None else y.add_(self.bias)
+        return F.linear(x, self.dense(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+    def few(self, x: torch.Tensor) -> torch.Tensor:
+        """x Wᵀ by the kernel. x: (R, in_features), R at most `few_rows`"""
+        raise NotImplementedError
+
+    def dense(self, dtype: torch.dtype) -> torch.Tensor:
+        """W, computed in float32 and rounded once to `dtype`."""
+        raise NotImplementedError
+
+    def rows(self, start: int, stop: int) -> torch.Tensor:
+        return self.dense(torch.float32)[start:stop]
+
+
+class DequantizedWeight(QuantizedWeight):
+    """For every width, axis and device: dequantized before each product, which saves memory and no time."""
+
+    def __init__(self, tensors: Sequence[QuantizedTensor], bias: torch.Tensor | None) -> None:
+        super().__init__(tensors, bias)
+        self._tensors = tuple(tensors)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.num_bytes for tensor in self._tensors)
+
+    def dense(self, dtype: torch.dtype) -> torch.Tensor:
+        if len(self._tensors) == 1:
+            return self._tensors[0].dense(dtype)
+        w = torch.empty(self.shape, dtype=dtype, device=self.device)
+        start = 0
+        for tensor in self._tensors:
+            w[start : start + tensor.shape[0]] = tensor.dense(dtype)
+            start += tensor.shape[0]
+        return w
+
+
+class _Product(torch.autograd.Function):
+    """Keeps no dequantized weight for the way back: it is dequantized again there."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: QuantizedWeight) -> torch.Tensor:
+        ctx.weight = weight
+        return weight.product(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (grad,) = grads
+        return grad @ ctx.weight.dense(grad.dtype), None
+
+
+class QuantizedEmbedding(nn.Module):
+    """Token embeddings that are dequantized as they are looked up."""
+
+    def __init__(self, tensor: QuantizedTensor, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.tensor, self._dtype = tensor, dtype
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """input_ids: (...) int64 -> (..., hidden_size)"""
+        rows = self.tensor.rows(input_ids.reshape(-1), self._dtype)
+        return rows.view(*input_ids.shape, -1)
