@@ -22,6 +22,7 @@ from mp13.engine.models.room import freed_on_failure, is_out_of_memory
 from mp13.engine.request import ErrorEvent, FinishEvent
 from mp13.errors import ConfigError, ModelError, UnsupportedError
 from mp13.library.fit import estimate_fit, read_shape
+from tests.engine.gguf_files import write_gguf
 from tests.engine.tiny_models import LLAMA_LINEARS, tiny_adapter, tiny_model
 
 GREEDY = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
@@ -109,10 +110,17 @@ def test_the_shape_from_a_configuration_alone_is_that_of_the_weights(folder: Pat
     )
 
 
+def test_a_gguf_file_is_as_large_as_the_model_it_was_made_of(folder: Path) -> None:
+    path = write_gguf(folder / "large.gguf", folder / "large")
+    assert read_shape(path)[0].weight_bytes(weight_format("none", 2)) == read_shape(folder / "large")[0].weight_bytes(
+        weight_format("none", 2)
+    )
+
+
 def test_weights_that_do_not_fit_are_refused_before_any_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needed = read_shape(folder / "large")[0].weight_bytes(weight_format("none", 4))
     monkeypatch.setattr(fitting, "room_for", lambda *_: needed)
-    monkeypatch.setattr("mp13.engine.models.loader.Checkpoint", None)  # using it would be another error
+    monkeypatch.setattr("mp13.engine.models.source.Checkpoint", None)  # using it would be another error
     with pytest.raises(ModelError, match=r"need [\d.]+MiB as float32 and cpu has .*; dtype = 'bfloat16' would fit"):
         LLM(folder / "large", dtype="float32")
     monkeypatch.setattr(fitting, "room_for", lambda *_: 1000)
@@ -288,7 +296,7 @@ class TestWhatIsChosen:
     def test_what_no_engine_could_run_is_known_before_weights_are_read(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("mp13.engine.models.loader.Checkpoint", None)
+        monkeypatch.setattr("mp13.engine.models.source.Checkpoint", None)
         AsyncEngine.check(str(folder / "model"))
         AsyncEngine.check("some/where")  # a Hub id is not fetched for this
         for settings, error in (

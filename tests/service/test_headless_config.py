@@ -21,6 +21,7 @@ HEALTHY: dict[str, Any] = {
     "packages": {"torch": ["2.13.0", ""], "transformers": ["5.23.0", ""]},
     "cpu": "AVX512, 2 threads", "gpus": [],
     "attention": [["sdpa", None], ["reference", None], ["xformers", "it needs an NVIDIA GPU; choose 'sdpa'"]],
+    "quantization": [["hqq-4bit", "int4 product", ""]],
 }  # fmt: skip
 
 
@@ -106,6 +107,12 @@ def test_a_backend_that_does_not_run_says_why_and_what_to_do() -> None:
     assert none["attention"].mark == "fail"
 
 
+def test_a_quantization_says_how_it_multiplies_or_what_it_lacks() -> None:
+    assert findings()["quantization hqq-4bit"] == doctor.Finding("ok", "quantization hqq-4bit", "int4 product")
+    lacking = findings(lambda: {**HEALTHY, "quantization": [["hqq", "", "it needs hqq; pip install hqq"]]})
+    assert lacking["quantization hqq"] == doctor.Finding("no", "quantization hqq", "it needs hqq", "pip install hqq")
+
+
 def test_a_gpu_is_told_with_its_memory() -> None:
     found = findings(lambda: {**HEALTHY, "gpus": [{"name": "a card", "memory": 8 * 2**30}]})
     assert found["GPU"].detail == "a card, 8 GiB"
@@ -123,7 +130,7 @@ def test_the_doctor_asks_torch_in_another_process_and_exits_by_what_it_finds(
     code, out, _ = run("doctor")
     assert (code, "torch" in sys.modules) == (0, False)
     assert "  ok  torch: 2." in out
-    assert "attention: reference, sdpa" in out
+    assert "attention: sdpa, reference" in out
     monkeypatch.setattr(doctor, "probed", lambda: {"error": "torch is not installed"})
     code, out, _ = run("doctor")
     assert (code, "FAIL  torch: torch is not installed: " in out) == (1, True)

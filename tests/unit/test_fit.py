@@ -215,7 +215,7 @@ class TestCommand:
             (("nowhere",), 1, "there is no model 'nowhere'"),
             (("org/nowhere",), 1, "there is no model 'org/nowhere' on this machine"),
             (("org/llama", "--memory", "much"), 2, "--memory much cannot be used"),
-            (("org/llama", "--memory", "8GiB", "--quantization", "gptq"), 2, "'gptq' is not known"),
+            (("org/llama", "--memory", "8GiB", "--quantization", "gptq"), 2, "'gptq' cannot be used"),
             (("org/llama", "--memory", "8GiB", "--max-model-len", "1"), 2, "max_model_len = 1 cannot be used"),
         ],
     )

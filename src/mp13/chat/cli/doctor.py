@@ -131,6 +131,13 @@ def _torch_side(found: dict[str, Any]) -> Iterator[Finding]:
         gpus = [f"{gpu['name']}, {gpu['memory'] / 2**30:.0f} GiB" for gpu in found["gpus"]]
         yield Finding("ok", "GPU", "; ".join(gpus) or "none that torch can use; models run on the processor")
         yield from _attention(found["attention"])
+        for kind, how, why_not in found["quantization"]:
+            why, _, fix = why_not.partition("; ")
+            yield (
+                Finding("no", f"quantization {kind}", why, fix)
+                if why_not
+                else Finding("ok", f"quantization {kind}", how)
+            )
 
 
 def _attention(backends: list[tuple[str, str | None]]) -> Iterator[Finding]:

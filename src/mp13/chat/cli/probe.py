@@ -13,13 +13,14 @@ PACKAGES = ("torch", "transformers", "peft", "safetensors")
 def probe() -> dict[str, Any]:
     """What imports and in which version, what processor and GPUs offer, which attention backends run and why not."""
     packages = {name: _imported(name) for name in PACKAGES}
-    found: dict[str, Any] = {"packages": packages, "cpu": "", "gpus": [], "attention": []}
+    found: dict[str, Any] = {"packages": packages, "cpu": "", "gpus": [], "attention": [], "quantization": []}
     if packages["torch"][0]:
         torch = import_module("torch")
         found["cpu"] = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
         if torch.cuda.is_available():
             found["gpus"] = [_gpu(torch, index) for index in range(torch.cuda.device_count())]
         found["attention"] = _attention(torch)
+        found["quantization"] = _quantization(torch)
     return found
 
 
@@ -40,6 +41,19 @@ def _attention(torch: Any) -> list[tuple[str, str | None]]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backends: list[tuple[str, str | None]] = import_module("mp13.engine.attention.registry").available(device)
     return backends
+
+
+def _quantization(torch: Any) -> list[tuple[str, str, str]]:
+    """Each kind with how a layer of it is multiplied here, and why it cannot be where that is so."""
+    kinds, choice = (import_module(f"mp13.engine.{name}") for name in ("quantization", "linear.quantized_choice"))
+    device, layer = torch.device("cuda" if torch.cuda.is_available() else "cpu"), {"layer": (4096, 4096)}
+    try:
+        import_module("mp13.engine.linear.quantized_tensor").require_hqq()
+    except Exception as error:  # a broken install may raise anything
+        return [("hqq", "", str(error))]
+    every = [kinds.Quantization(bits, group_size=64) for bits in kinds.BITS]
+    notes = [choice.kernel_note(kind, layer, torch.bfloat16, device).partition(": ")[2] for kind in every]
+    return [(f"hqq-{kind.bits}bit", note, "") for kind, note in zip(every, notes, strict=True)]
 
 
 if __name__ == "__main__":
