@@ -132,3 +132,7 @@ def _torch_side(found: dict[str, Any]) -> Iterator[Finding]:
         backends = ", ".join(found["attention"])
         no_backend = Finding("fail", "attention", "no backend runs", "install torch and mp13 anew")
         yield Finding("ok", "attention", backends) if backends else no_backend
+    if "quantization" in found:
+        works, detail = found["quantization"]
+        fix = "" if works else "pip install 'mp13[hqq]', if you want weights in few bits"
+        yield Finding("ok" if works else "warn", "quantization", detail, fix)

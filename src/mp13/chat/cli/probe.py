@@ -11,7 +11,8 @@ PACKAGES = ("torch", "transformers", "peft", "safetensors")
 
 
 def probe() -> dict[str, Any]:
-    """What imports and in which version, what the processor and GPU offer, which attention backends run."""
+    """What imports and in which version, what the processor and GPU offer, which attention backends run, how quantized
+    weights do."""
     packages = {name: _imported(name) for name in PACKAGES}
     found: dict[str, Any] = {"packages": packages, "cpu": "", "gpus": [], "attention": []}
     if packages["torch"][0]:
@@ -20,6 +21,7 @@ def probe() -> dict[str, Any]:
         if torch.cuda.is_available():
             found["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         found["attention"] = _attention()
+        found["quantization"] = _quantization(torch)
     return found
 
 
@@ -42,6 +44,15 @@ def _attention() -> list[str]:
         except Exception:  # whatever keeps it from loading keeps it from running
             continue
     return sorted(set(running))
+
+
+def _quantization(torch: Any) -> list[str]:
+    """["ok", what to expect] or ["", why there is none]."""
+    choice = import_module("mp13.engine.linear.quantized_choice")
+    try:
+        return ["ok", choice.machine_note(torch.device("cuda" if torch.cuda.is_available() else "cpu"))]
+    except Exception as error:  # as above
+        return ["", str(error)]
 
 
 if __name__ == "__main__":

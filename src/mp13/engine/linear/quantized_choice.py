@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from mp13.engine.linear import int4_cpu, int4_cuda
-from mp13.engine.linear.quantized_tensor import QuantizedTensor
+from mp13.engine.linear.quantized_tensor import QuantizedTensor, require_hqq
 from mp13.engine.linear.quantized_weight import DequantizedWeight, QuantizedWeight
 from mp13.engine.quantization import Quantization
 from mp13.errors import ConfigError
@@ -57,6 +57,14 @@ def kernel_note(
         return f"{words}: {some}dequantized before each product, which saves memory and no time, since {why}"
     few = int4_cuda.Int4CUDAWeight.few_rows if device.type == "cuda" else int4_cpu.few_rows(dtype)
     return f"{words}: int4 product for up to {few} tokens at a time, dequantized for more"
+
+
+def machine_note(device: torch.device) -> str:
+    """What quantized weights can expect of `device`, whatever the model. Raises UnsupportedError without hqq."""
+    require_hqq()
+    cannot = int4_cpu.why_not() if device.type == "cpu" else int4_cuda.why_not(device)
+    four = f"4 bits too, since {cannot}" if cannot else "4 bits take torch's int4 product for few tokens"
+    return f"8, 3 and 2 bits are dequantized before each product; {four}"
 
 
 def _why_not(quantization: Quantization, shape: Shape, dtype: torch.dtype, device: torch.device) -> str | None:

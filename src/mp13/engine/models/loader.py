@@ -75,16 +75,9 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
 
         on_progress("weights", None)
         model = bridged = TransformersModel.load(
-            folder,
-            hf_config,
-            dtype,
-            device,
-            attention.function,
-            context,
-            config.trust_remote_code,
-            chosen=chosen,
-            on_progress=on_progress,
-        )
+            folder, hf_config, dtype, device, attention.function, context, config.trust_remote_code,
+            chosen=chosen, on_progress=on_progress,
+        )  # fmt: skip
         chosen = bridged.chosen
     return LoadedModel(
         model=model,
