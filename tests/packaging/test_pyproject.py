@@ -65,7 +65,7 @@ def test_the_legacy_stack_differs_in_nothing_but_the_model_libraries() -> None:
 @pytest.mark.parametrize("pyproject", [PYPROJECT, LEGACY], ids=["mainline", "legacy"])
 def test_the_extras_exist_and_gpu_kernels_are_for_linux_only(pyproject: dict[str, Any]) -> None:
     extras = pyproject["project"]["optional-dependencies"]
-    assert set(extras) == {"triton", "flashattn", "hqq", "mistral3", "xformers", "dev"}
+    assert set(extras) == {"triton", "flashattn", "mistral3", "xformers", "dev"}
     for name in ("triton", "flashattn", "xformers"):
         for requirement in map(Requirement, extras[name]):
             assert requirement.marker is not None
@@ -87,9 +87,7 @@ def test_everything_imported_is_declared_and_everything_declared_is_imported() -
     """So that no import stands on what another package happens to bring, and nothing is installed for nothing."""
     needed = distributions_imported_by(package_files())
     declared = {normalized(name) for name in MAINLINE_REQUIREMENTS}
-    extras = PYPROJECT["project"]["optional-dependencies"]
-    optional = {normalized(Requirement(text).name) for name in extras if name != "dev" for text in extras[name]}
-    assert needed - declared - optional == set()
+    assert needed - declared == set()
     assert declared - needed - LOADED_BY_NAME == set()
 
 
