@@ -21,6 +21,7 @@ from typing import NoReturn
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 LEGACY = ROOT / "pyproject.toml_torch_2.6.0"
+EXTRAS = ("dev", "hqq", "mistral3")  # the last two for their tests, which run on a CPU
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 USAGE = """\
 usage: python dev.py TASK [ARGUMENT ...]
@@ -29,8 +30,8 @@ usage: python dev.py TASK [ARGUMENT ...]
   chat         the terminal chat; arguments pass through: python dev.py chat -p "hello"
   demo         one conversation under several adapters, without a terminal
   test         the test suite; arguments go to pytest: python dev.py test -k mix
-  test-legacy  the unit and engine tests under torch 2.6.0 and Transformers 4.53.1, in a venv
-               of its own outside the checkout (MP13_LEGACY_VENV chooses where)
+  test-legacy  the same under torch 2.6.0 and Transformers 4.53.1, in a venv of its own outside
+               the checkout (MP13_LEGACY_VENV chooses where)
   lint         ruff, mypy and import-linter
   bench        our speed against Transformers and PEFT on this CPU
   soak         the randomized tests at full count; takes long
@@ -95,7 +96,7 @@ def test_legacy(arguments: list[str]) -> int:
     torch = [spec for spec in requirements if re.match(r"torch\b(?!-)", spec)]
     install(venv, LEGACY, torch, requirements)
     os.environ["PYTHONPATH"] = str(ROOT / "src")
-    return become([python_of(venv), "-m", "pytest", "-q", "tests/unit", "tests/engine", *arguments])
+    return become([python_of(venv), "-m", "pytest", "-q", *arguments])
 
 
 def clean(_: list[str]) -> int:
@@ -112,7 +113,7 @@ def clean(_: list[str]) -> int:
 def setup() -> Path:
     """Bring `.venv` up to date with pyproject.toml; the folder."""
     torch = re.findall(r'"(torch[<>=][^"]*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    install(VENV, ROOT / "pyproject.toml", torch, ["-e", f"{ROOT}[dev]"])
+    install(VENV, ROOT / "pyproject.toml", torch, ["-e", f"{ROOT}[{','.join(EXTRAS)}]"])
     return VENV
 
 
@@ -158,7 +159,8 @@ def legacy_requirements() -> list[str]:
     import tomllib
 
     project = tomllib.loads(LEGACY.read_text(encoding="utf-8"))["project"]
-    return [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"]
+    return [*project["dependencies"], *(requirement for name in EXTRAS for requirement in extras[name])]
 
 
 def user_cache() -> Path:

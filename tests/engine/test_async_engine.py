@@ -57,6 +57,7 @@ async def until_idle(engine: AsyncEngine) -> None:
     async with asyncio.timeout(20):
         while engine._core.has_work() or not engine._jobs.empty():
             await asyncio.sleep(0.005)
+        await engine._call(lambda: None)  # the engine's thread may still be in the middle of its last job
 
 
 async def answer(

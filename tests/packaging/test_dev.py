@@ -136,3 +136,26 @@ def test_the_torch_installed_first_is_the_one_pyproject_asks_for(
     monkeypatch.setattr(dev, "install", lambda venv, pyproject, torch, rest: asked.append(torch))
     dev.setup()
     assert asked == [["torch>=2.9.1,<2.14"]]
+
+
+def test_both_stacks_get_the_extras_whose_tests_run_on_a_cpu(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(dev, "install", lambda venv, pyproject, torch, rest: asked.append(rest))
+    monkeypatch.setattr(dev, "become", lambda command: 0)
+    monkeypatch.setenv("PYTHONPATH", "")  # which test_legacy sets for what it starts
+    dev.setup()
+    dev.test_legacy([])
+    assert asked[0] == ["-e", f"{ROOT}[dev,hqq,mistral3]"]
+    names = {re.split(r"[<>=;]", requirement)[0] for requirement in asked[1]}
+    assert {"torch", "pytest", "hqq", "mistral-common"} <= names
+
+
+def test_the_legacy_stack_gets_the_whole_suite_and_the_arguments(
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(dev, "install", lambda *_: None)
+    monkeypatch.setattr(dev, "become", lambda command: started.append(command) or 0)
+    monkeypatch.setenv("PYTHONPATH", "")
+    dev.test_legacy(["-k", "mix"])
+    assert started[0][1:] == ["-m", "pytest", "-q", "-k", "mix"]

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from copy import deepcopy
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,18 @@ import mp13
 from tests.packaging.source import ROOT, SRC, imports, package_files
 
 LOADED_BY_NAME = {"peft"}  # declared for the scripts that train and measure
+INSTALLED_BY_HAND = {"flash-attn-interface", "fa3-fwd-interface"}  # FlashAttention 3, which INSTALL.md says how to get
+EXTRAS = {"triton", "flashattn", "xformers", "mistral3", "hqq"}  # what a user may ask for
+TORCH_BOUND = {  # what may differ between the two stacks, and only in its version
+    "torch", "transformers", "peft", "accelerate", "huggingface-hub",
+    "triton", "triton-windows", "flash-attn", "xformers",
+}  # fmt: skip
+MACHINES = {
+    "linux-x86_64": {"platform_system": "Linux", "sys_platform": "linux", "platform_machine": "x86_64"},
+    "linux-aarch64": {"platform_system": "Linux", "sys_platform": "linux", "platform_machine": "aarch64"},
+    "macos-arm64": {"platform_system": "Darwin", "sys_platform": "darwin", "platform_machine": "arm64"},
+    "windows-amd64": {"platform_system": "Windows", "sys_platform": "win32", "platform_machine": "AMD64"},
+}
 
 
 def read(name: str) -> dict[str, Any]:
@@ -51,27 +65,56 @@ def test_the_legacy_stack_pins_what_it_is_named_for() -> None:
     assert {Requirement(text).name for text in pins} == {"torch", "transformers", "peft", "accelerate"}
 
 
-def test_the_legacy_stack_differs_in_nothing_but_the_model_libraries() -> None:
-    stacks = {"torch", "transformers", "peft", "accelerate", "huggingface-hub"}
-    legacy = {r.name: r for r in map(Requirement, LEGACY["project"]["dependencies"])}
-    ours = {name: str(r) for name, r in MAINLINE_REQUIREMENTS.items() if name not in stacks}
-    assert {name: str(r) for name, r in legacy.items() if name not in stacks} == ours
-    assert LEGACY["project"]["optional-dependencies"]["dev"] == PYPROJECT["project"]["optional-dependencies"]["dev"]
-    for table in ("scripts", "requires-python", "license", "readme"):
-        assert LEGACY["project"][table] == PYPROJECT["project"][table]
-    assert LEGACY["tool"] == PYPROJECT["tool"]
+def requirements(pyproject: dict[str, Any]) -> list[Requirement]:
+    groups = pyproject["project"]["optional-dependencies"].values()
+    return [Requirement(text) for text in chain(pyproject["project"]["dependencies"], *groups)]
 
 
+def without_torch_bound_versions(pyproject: dict[str, Any]) -> dict[str, Any]:
+    """`pyproject` as the two stacks share it: a torch-bound requirement keeps its name and marker alone."""
+
+    def shared(group: list[str]) -> list[str]:
+        parsed = [Requirement(text) for text in group]
+        for requirement in parsed:
+            if requirement.name in TORCH_BOUND:
+                requirement.specifier = SpecifierSet()
+        return [str(r) for r in parsed if r.name != "accelerate"]  # the mainline gets it through peft
+
+    copy = deepcopy(pyproject)
+    copy["project"]["dependencies"] = shared(copy["project"]["dependencies"])
+    extras = copy["project"]["optional-dependencies"]
+    extras.update({name: shared(group) for name, group in extras.items()})
+    return copy
+
+
+def test_the_stacks_differ_in_nothing_but_torch_bound_versions() -> None:
+    assert without_torch_bound_versions(LEGACY) == without_torch_bound_versions(PYPROJECT)
+
+
+def test_every_torch_bound_version_differs_between_the_stacks() -> None:
+    """So that nothing is excused from being equal without need."""
+    mainline, legacy = ({r.name: str(r.specifier) for r in requirements(p)} for p in (PYPROJECT, LEGACY))
+    assert set(legacy) >= TORCH_BOUND
+    assert {name for name in TORCH_BOUND if mainline.get(name) == legacy[name]} == set()
+
+
+# An extra brings a kernel only where the index has a build of it; the pure Python ones go anywhere.
+BROUGHT = {
+    "linux-x86_64": {"triton", "flash-attn", "xformers", "mistral-common", "hqq"},
+    "linux-aarch64": {"mistral-common", "hqq"},
+    "macos-arm64": {"mistral-common", "hqq"},
+    "windows-amd64": {"triton-windows", "xformers", "mistral-common", "hqq"},
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("pyproject", [PYPROJECT, LEGACY], ids=["mainline", "legacy"])
-def test_the_extras_exist_and_gpu_kernels_are_for_linux_only(pyproject: dict[str, Any]) -> None:
+def test_all_extras_together_bring_what_has_a_build_there(pyproject: dict[str, Any], machine: str) -> None:
     extras = pyproject["project"]["optional-dependencies"]
-    assert set(extras) == {"triton", "flashattn", "mistral3", "xformers", "dev"}
-    for name in ("triton", "flashattn", "xformers"):
-        for requirement in map(Requirement, extras[name]):
-            assert requirement.marker is not None
-            assert requirement.marker.evaluate({"sys_platform": "linux", "platform_machine": "x86_64"})
-            assert not requirement.marker.evaluate({"sys_platform": "win32", "platform_machine": "AMD64"})
-            assert not requirement.marker.evaluate({"sys_platform": "darwin", "platform_machine": "arm64"})
+    assert set(extras) == EXTRAS | {"dev"}
+    asked = [Requirement(text) for name in EXTRAS for text in extras[name]]
+    brought = [r.name for r in asked if r.marker is None or r.marker.evaluate(MACHINES[machine])]
+    assert sorted(brought) == sorted(BROUGHT[machine])
 
 
 def test_the_scripts_lead_to_functions_that_exist() -> None:
@@ -88,14 +131,15 @@ def test_everything_imported_is_declared_and_everything_declared_is_imported() -
     needed = distributions_imported_by(package_files())
     declared = {normalized(name) for name in MAINLINE_REQUIREMENTS}
     extras = PYPROJECT["project"]["optional-dependencies"]
-    optional = {normalized(Requirement(text).name) for name, group in extras.items() if name != "dev" for text in group}
-    assert needed - declared - optional == set()
+    optional = {normalized(Requirement(text).name) for name in EXTRAS for text in extras[name]}
+    assert needed - declared - optional - INSTALLED_BY_HAND == set()
     assert declared - needed - LOADED_BY_NAME == set()
 
 
-def test_what_tests_benchmarks_and_training_import_comes_with_the_dev_extra() -> None:
+def test_what_tests_benchmarks_and_training_import_comes_with_what_dev_py_installs() -> None:
     files = [path for folder in ("tests", "benchmarks", "training", "docs") for path in (ROOT / folder).rglob("*.py")]
-    development = map(Requirement, PYPROJECT["project"]["optional-dependencies"]["dev"])
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    development = [Requirement(text) for name in ("dev", "hqq", "mistral3") for text in extras[name]]
     declared = {normalized(r.name) for r in [*MAINLINE_REQUIREMENTS.values(), *development]}
     assert distributions_imported_by(files) - declared == set()
 
@@ -125,29 +169,53 @@ def test_the_lock_holds_a_version_that_fits_for_every_dependency() -> None:
         versions = locked.get(normalized(requirement.name), [])
         assert any(requirement.specifier.contains(v, prereleases=True) for v in versions), (text, versions)
     assert LOCK["metadata"]["python-versions"] == PYPROJECT["project"]["requires-python"]
-    assert {k: sorted(v) for k, v in LOCK["extras"].items()} == {
-        name: sorted(normalized(Requirement(text).name) for text in group) for name, group in extras.items()
+    assert {k: sorted(set(v)) for k, v in LOCK["extras"].items()} == {
+        name: sorted({normalized(Requirement(text).name) for text in group}) for name, group in extras.items()
     }
 
 
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
-@pytest.mark.parametrize(
-    ("system", "platform", "machine"),
-    [
-        ("Linux", "linux", "x86_64"),
-        ("Linux", "linux", "aarch64"),
-        ("Darwin", "darwin", "arm64"),
-        ("Windows", "win32", "AMD64"),
-    ],
-)
-def test_the_lock_gives_each_machine_one_version_of_a_package(
-    python: str, system: str, platform: str, machine: str
-) -> None:
-    machine_facts = {"platform_system": system, "sys_platform": platform, "platform_machine": machine}
-    facts = {**machine_facts, "python_version": python, "python_full_version": f"{python}.5", "extra": ""}
-    chosen = [p["name"] for p in LOCK["package"] if "markers" not in p or fits(p["markers"], facts)]
-    assert "torch" in chosen
-    assert [name for name in sorted(set(chosen)) if chosen.count(name) > 1] == []
+@pytest.mark.parametrize("machine", MACHINES)
+def test_the_lock_gives_each_machine_one_version_of_a_package(python: str, machine: str) -> None:
+    chosen = locked_for(machine, python)
+    assert "torch" in [p["name"] for p in chosen]
+    names = [p["name"] for p in chosen]
+    assert [name for name in sorted(set(names)) if names.count(name) > 1] == []
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("machine", MACHINES)
+def test_the_locked_kernels_fit_the_locked_torch(python: str, machine: str) -> None:
+    """Nothing that a machine gets, with all extras, refuses the torch or the Triton that it gets beside it."""
+    poetry = pytest.importorskip("poetry.core.constraints.version", reason="poetry-core is not installed")
+    chosen = {p["name"]: p for p in locked_for(machine, python, *EXTRAS)}
+    assert ("xformers" in chosen) == ("xformers" in BROUGHT[machine])
+    refused = {
+        f"{name} wants {other} {wanted}"
+        for name, package in chosen.items()
+        for other in ("torch", "triton")
+        for wanted in versions_wanted(package.get("dependencies", {}).get(other), machine, python)
+        if other in chosen
+        and not poetry.parse_constraint(wanted).allows(poetry.Version.parse(chosen[other]["version"]))
+    }
+    assert refused == set()
+
+
+def versions_wanted(dependency: Any, machine: str, python: str) -> list[str]:
+    """The version sets of a dependency as poetry.lock writes it: a text, a table, or a list of tables with markers."""
+    tables = dependency if isinstance(dependency, list) else [] if dependency is None else [dependency]
+    tables = [{"version": table} if isinstance(table, str) else table for table in tables]
+    return [t["version"] for t in tables if "markers" not in t or fits(t["markers"], facts(machine, python))]
+
+
+def locked_for(machine: str, python: str, *extras: str) -> list[dict[str, Any]]:
+    """The locked packages that `machine` gets with some extras."""
+    asked = [facts(machine, python, extra) for extra in extras or ("",)]
+    return [p for p in LOCK["package"] if "markers" not in p or any(fits(p["markers"], facts) for facts in asked)]
+
+
+def facts(machine: str, python: str, extra: str = "") -> dict[str, str]:
+    return {**MACHINES[machine], "python_version": python, "python_full_version": f"{python}.5", "extra": extra}
 
 
 def fits(markers: str | dict[str, str], facts: dict[str, str]) -> bool:
