@@ -1,6 +1,6 @@
-"""What adapters cost on this CPU, beside PEFT: many at once, switching, comparing, loading.
+"""What adapters cost on this CPU, beside PEFT and vLLM: many at once, switching, comparing, loading.
 
-    python benchmarks/bench_adapters.py [--rounds N] [--json FILE] [--markdown FILE]
+    python benchmarks/bench_adapters.py [--rounds N] [--vllm-python PATH] [--json FILE] [--markdown FILE]
 
 The starter in bfloat16 and adapters of rank 16 on all linears, as in bench_cpu.py. Every round measures everything
 once, on prompts nobody has seen. Exits 0 whether or not a bar is met; the verdicts are printed.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import transformers
-from contestants import Ours, Peft
+from contestants import Ours, Peft, Vllm
 from machine import environment
 from report import Bar, Series, add_output_options, put_out
 from workload import NUM_ADAPTERS, Prompts, starter, write_adapters
@@ -24,6 +24,7 @@ HISTORIES = (512, 2048)  # tokens
 ROWS = [f"adapter-{row % NUM_ADAPTERS}" for row in range(BATCH)]
 A, B = ROWS[:2]
 BASE, MIXED, PEFT = "8 base rows", "8 rows of 4 adapters", "8 rows of 4 adapters, PEFT"
+VLLM = "8 rows of 4 adapters, vLLM"
 ONE, FOUR = "one answer", "the same prompt under 4 adapters"
 FEW_LOADED, MANY_LOADED = "one answer, 1 adapter loaded", f"one answer, {MANY} adapters loaded"
 LOAD, PEFT_LOAD = "load an adapter from disk", "load an adapter from disk, PEFT"
@@ -34,14 +35,16 @@ BARS = [
     Bar(MANY_LOADED, FEW_LOADED, 1.1, at_least=False),
     Bar(LOAD, PEFT_LOAD, 1 / 4, at_least=False),
 ]
+VLLM_BAR = Bar(MIXED, VLLM, 1 / 2.8, at_least=False)
 Action = Callable[[], object]
 
 
 class Bench:
     """One round after the other; every measurement is milliseconds of a whole call."""
 
-    def __init__(self, model: Path, adapters: list[Path]) -> None:
+    def __init__(self, model: Path, adapters: list[Path], vllm: Vllm | None) -> None:
         self.adapters = adapters
+        self.vllm = vllm
         self.peft = Peft(model, adapters[:NUM_ADAPTERS])
         self.ours = Ours(model, adapters[:NUM_ADAPTERS])
         self.one_loaded = Ours(model, adapters[:1])
@@ -67,6 +70,8 @@ class Bench:
         self.measure(BASE, lambda texts: self.ours.generate(texts, NEW), BATCH)
         self.measure(MIXED, lambda texts: self.ours.generate(texts, NEW, ROWS), BATCH)
         self.measure(PEFT, lambda texts: self.peft.generate_mixed(texts, NEW, ROWS), BATCH)
+        if vllm := self.vllm:
+            self.measure(VLLM, lambda texts: vllm.generate_mixed(texts, NEW, ROWS), BATCH)
         self.measure(FEW_LOADED, lambda texts: self.one_loaded.generate(texts, NEW, A), 1)
         self.measure(MANY_LOADED, lambda texts: self.many_loaded.generate(texts, NEW, A), 1)
 
@@ -114,6 +119,7 @@ def names(length: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each (default 5)")
+    parser.add_argument("--vllm-python", type=Path, metavar="PATH", help="a Python that has vllm; measures it, too")
     add_output_options(parser)
     options = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
@@ -121,10 +127,16 @@ def main() -> None:
     facts, bars, model = environment(), list(BARS), starter()
     with tempfile.TemporaryDirectory(prefix="mp13-bench-") as folder:
         adapters = write_adapters(Path(folder), model, MANY)
-        bench = Bench(model, adapters)
-        bench.warm_up()
-        for _ in range(options.rounds):
-            bench.round()
+        vllm = Vllm(options.vllm_python, model, adapters[:NUM_ADAPTERS]) if options.vllm_python else None
+        try:
+            bench = Bench(model, adapters, vllm)
+            bench.warm_up()
+            for _ in range(options.rounds):
+                bench.round()
+        finally:
+            if vllm:
+                vllm.close()
+    bars += [VLLM_BAR] if vllm else []
     for length in HISTORIES:
         stay, bare, cold, warm = names(length)
         bars += [Bar(warm, stay, 1.1, at_least=False), Bar(cold, bare, 1.1, at_least=False)]

@@ -1,7 +1,11 @@
-"""Who is measured: Transformers `generate`, the same under PEFT, and mp13. Each turns prompts into token ids, greedily,
-and always makes exactly as many tokens as asked: the end-of-text token ends nothing.
+"""Who is measured: Transformers `generate`, the same under PEFT, vLLM, and mp13. Each turns prompts into token ids,
+greedily, and always makes exactly as many tokens as asked: the end-of-text token ends nothing.
 """
 
+import json
+import os
+import signal
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +50,48 @@ class Peft(Transformers):
     def generate_mixed(self, prompts: list[list[int]], num_new: int, adapters: list[str]) -> list[list[int]]:
         """Each row under its own adapter."""
         return self.generate(prompts, num_new, adapter_names=adapters)
+
+
+class Vllm:
+    """vLLM in a process of its own, run by `python`, which has it installed. It may poll while idle, and take the cores
+    of the others; so it is stopped except in its own turns."""
+
+    def __init__(self, python: Path, model: Path, adapters: Sequence[Path]) -> None:
+        own = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+        environment = {"VLLM_CPU_KVCACHE_SPACE": "2"} | os.environ | own  # GiB; one process is stopped more surely
+        environment.pop("PYTHONPATH", None)
+        worker = Path(__file__).with_name("vllm_worker.py")
+        self._process = subprocess.Popen(
+            [python, worker, model, *adapters], text=True, env=environment, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        self._answer()
+        self._signal(signal.SIGSTOP)
+
+    def generate_mixed(self, prompts: list[list[int]], num_new: int, adapters: list[str]) -> list[list[int]]:
+        """Each row under its own adapter."""
+        self._signal(signal.SIGCONT)
+        try:
+            assert self._process.stdin
+            print(json.dumps({"prompts": prompts, "num_new": num_new, "adapters": adapters}), file=self._process.stdin)
+            self._process.stdin.flush()
+            return list(self._answer())
+        finally:
+            self._signal(signal.SIGSTOP)
+
+    def close(self) -> None:
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout
+        if not (line := self._process.stdout.readline()):
+            raise RuntimeError(f"vLLM ended with exit code {self._process.wait()}; its last lines above say why")
+        return json.loads(line)
+
+    def _signal(self, number: int) -> None:
+        """To the process and all that it started."""
+        os.killpg(self._process.pid, number)
 
 
 class Ours:

@@ -86,8 +86,9 @@ def test_a_batch_of_one_mix_at_full_strength(mix: SlotWeights) -> None:
     torch.testing.assert_close(layer.run(x, [(1, mix), (3, mix)]), layer.expected(x, [mix] * 4), atol=2e-5, rtol=1e-5)
 
 
-def test_a_token_without_adapters_and_one_of_weight_0_get_exactly_the_base() -> None:
-    layer, x = Layer(), noise(4, IN, seed=9)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_token_without_adapters_and_one_of_weight_0_get_exactly_the_base(dtype: torch.dtype) -> None:
+    layer, x = Layer(dtype=dtype), noise(4, IN, seed=9).to(dtype)
     base = layer.run(x, [(4, [])])
     mixed = layer.run(x, [(1, []), (1, [(2, 0.0)]), (2, [(2, 0.5)])])
     assert torch.equal(mixed[:2], base[:2]) and not torch.equal(mixed[2:], base[2:])
@@ -141,16 +142,36 @@ def test_bfloat16_weights_in_either_form(
 
 @pytest.mark.parametrize("runs", [TOKEN_RUNS, [(10, [(2, 1.0), (7, 1.0)])]])
 @pytest.mark.parametrize("packed", [pytest.param(True, marks=NEEDS_FBGEMM), False])
-def test_step_after_step_of_few_tokens_computes_the_same(
+def test_steps_of_few_and_of_many_tokens_compute_the_same(
     packed: bool, runs: list[tuple[int, SlotWeights]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Adapters that stay in use are packed, beside weights that are."""
+    """On a CPU few tokens read the rows of their own adapters; many share products with all of them."""
     monkeypatch.setattr(base_weight_module, "_has_fast_bfloat16", lambda: not packed)
     layer, x = Layer(dtype=torch.bfloat16), noise(10, IN, seed=9).to(torch.float32 if packed else torch.bfloat16)
-    first, *others = [layer.run(x, runs) for _ in range(12)]
-    torch.testing.assert_close(first.float(), layer.expected(x, per_token(runs)), atol=0.5, rtol=0.02)
-    for other in others:
-        torch.testing.assert_close(other.float(), first.float(), atol=0.02 if packed else 0.5, rtol=0.02)
+    few, many = layer.run(x, runs), layer.run(x.repeat(20, 1), runs * 20)
+    torch.testing.assert_close(few.float(), layer.expected(x, per_token(runs)), atol=0.5, rtol=0.02)
+    for rows in many.split(10):
+        torch.testing.assert_close(rows.float(), few.float(), atol=1e-3 if packed else 0.5, rtol=0.02)
+
+
+@pytest.mark.parametrize("runs", [TOKEN_RUNS * 20, [(50, [(slot, 1.0)]) for slot in DELTAS]])
+@pytest.mark.parametrize("packed", [pytest.param(True, marks=NEEDS_FBGEMM), False])
+def test_many_tokens_get_each_their_own_sum_of_deltas(
+    packed: bool, runs: list[tuple[int, SlotWeights]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few of the adapters in use for each token, or many."""
+    monkeypatch.setattr(base_weight_module, "_has_fast_bfloat16", lambda: False)
+    layer, x = Layer(dtype=torch.bfloat16 if packed else torch.float32), noise(200, IN, seed=9)
+    torch.testing.assert_close(layer.run(x, runs), layer.expected(x, per_token(runs)), atol=5e-5, rtol=5e-5)
+
+
+@NEEDS_FBGEMM
+def test_what_others_in_a_step_of_few_tokens_use_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_weight_module, "_has_fast_bfloat16", lambda: False)
+    layer, x = Layer(dtype=torch.bfloat16), noise(4, IN, seed=9)
+    alone = layer.run(x[:1], [(1, [(2, 0.7)])]) - layer.run(x[:1], [(1, [])])
+    beside = layer.run(x, [(1, [(2, 0.7)]), (3, [(7, 1.0)])])[:1] - layer.run(x, [(4, [])])[:1]
+    torch.testing.assert_close(beside, alone, atol=1e-5, rtol=0)
 
 
 def test_float32_weights_have_float32_adapters_step_after_step() -> None:

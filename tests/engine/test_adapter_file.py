@@ -116,6 +116,15 @@ def test_a_digest_is_of_the_content(world: World, tmp_path: Path, spoiled: Path)
     world.llm.unload_adapter("copy")
 
 
+def test_what_stays_in_memory_does_not_hold_the_whole_file(world: World, spoiled: Path) -> None:
+    world.llm.load_adapter(spoiled, "spoiled")
+    digest = next(info.digest for info in world.llm.adapters if info.name == "spoiled")
+    for delta in world.llm._core.adapters._contents.find(digest).deltas.values():
+        for tensor in (delta.a, delta.b):
+            assert tensor.untyped_storage().resizable()  # memory of its own, not a view of what was read
+    world.llm.unload_adapter("spoiled")
+
+
 def test_another_base_in_the_record_is_a_warning_not_a_refusal(world: World, spoiled: Path) -> None:
     change_config(spoiled, base_model_name_or_path="someone/other-model")
     assert world.llm.load_adapter(spoiled, "other").warnings == ("made for 'other-model', used on 'model'",)

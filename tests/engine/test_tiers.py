@@ -180,6 +180,10 @@ def test_a_changed_folder_is_noticed_and_picked_up_by_loading_it_again(core: Eng
     assert core.adapters.changed() == []
     assert answer(core, "a0") != old
     assert answer(core, "a1") == other
+    (folders[1] / "mp13.json").write_text('{"tags": ["sea"]}')
+    assert core.adapters.changed() == []
+    (folders[1] / "mp13.json").write_text('{"system_prompt": "Arr."}')
+    assert core.adapters.changed() == ["a1"]
     shutil.rmtree(folders[1])
     assert core.adapters.changed() == ["a1"]
 

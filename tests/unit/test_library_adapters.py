@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mp13.digests import adapter_digest
+from mp13.engine.adapters.folder_stamp import folder_stamp
 from mp13.errors import AdapterError
-from mp13.library.adapter_folder import folder_stamp
 from mp13.library.adapters import AdapterOnDisk, find_adapter, list_adapters, with_digests
 from mp13.library.changes import add_adapter, tag_adapter
 from mp13.library.effects import known_effects, remember_effects

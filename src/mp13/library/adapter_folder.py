@@ -20,7 +20,6 @@ _MARKS = (CONFIG_FILE, WEIGHTS_FILE, PICKLE)  # one of these makes a folder an a
 _LARGEST_CONFIG = 1 << 20  # bytes
 _READ = {".json", ".jinja", ".safetensors"}  # what an engine may read of a folder
 _KNOWN_FOLDERS = 4096
-FolderStamp = tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -51,19 +50,6 @@ def look_at(path: Path, within: Path | None = None) -> AdapterOnDisk:
     """What the folder `path` holds. With `within`, nothing of it may be a link that leads out of there."""
     stamps = tuple(_stamp(path / name) for name in (*_MARKS, NOTES))
     return _look_at(path, within, stamps)
-
-
-def folder_stamp(path: Path) -> FolderStamp:
-    """Another one than before when what an engine reads of the folder is not as it was; tags and the like are not read.
-
-    Raises:
-        AdapterError: the folder or its notes cannot be read.
-    """
-    try:
-        files = [(file.name, _stamp(file)) for file in sorted(path.iterdir()) if file.name != NOTES]
-    except OSError as error:
-        raise AdapterError(f"adapter {path} cannot be read ({error.strerror}); check the folder") from error
-    return (*files, read_notes(path).system_prompt)
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from mp13.chat.conversation.turn import EngineFailed, EngineReady, LoadProgress
 from mp13.chat.settings.model import STARTER_NAMES
 from mp13.chat.settings.schema import Settings
+from mp13.engine.adapters.folder_stamp import FolderStamp, folder_stamp
 from mp13.errors import AdapterError, Mp13Error, error_from_wire
-from mp13.library.adapter_folder import FolderStamp, folder_stamp
 from mp13.library.adapters import AdapterOnDisk, find_adapter, list_adapters
 from mp13.library.starter import install_starter, starter_ready
 from mp13.service.schema import (
@@ -133,7 +133,8 @@ class EngineConnection:
 
     def changed(self) -> list[str]:
         """The adapters that this chat has loaded and whose folders are not as they were then."""
-        return [name for name, (path, stamp, _) in self._placed.items() if self._holds(name) and _is_other(path, stamp)]
+        placed = [(name, *known) for name, known in self._placed.items() if self._holds(name)]
+        return [name for name, path, stamp, _ in placed if folder_stamp(path) != stamp]
 
     def _holds(self, name: str) -> bool:
         """Whether `name` in the engine is still what we loaded: another chat of this engine may have replaced it."""
@@ -193,13 +194,6 @@ def find_adapters(names: Sequence[str], folders: Sequence[Path]) -> list[Adapter
         if adapter.unfit is not None:
             raise AdapterError(f"adapter {adapter.name!r} in {adapter.path} cannot be used: {adapter.unfit}")
     return adapters
-
-
-def _is_other(folder: Path, stamp: FolderStamp) -> bool:
-    try:
-        return folder_stamp(folder) != stamp
-    except AdapterError:
-        return True
 
 
 async def _install() -> AsyncGenerator[LoadProgress]:

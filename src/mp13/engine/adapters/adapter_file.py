@@ -7,18 +7,18 @@ read, once, hashed and parsed from one buffer.
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
 from mp13.engine.adapters.adapter_config import LoraSettings, merge_hint, read_lora_settings
 from mp13.engine.adapters.adapter_text import AdapterText, read_adapter_text
 from mp13.engine.adapters.deltas import linear_delta
 from mp13.engine.adapters.tensor_file import OpenTensorFile, open_tensor_file
-from mp13.engine.adapters.tensor_plan import BASE_COPY, MAGNITUDE, A, B, ModulePlan, plan_tensors
+from mp13.engine.adapters.tensor_plan import BASE_COPY, MAGNITUDE, TENSOR_DTYPES, A, B, ModulePlan, plan_tensors
 from mp13.engine.linear.delta import LinearDelta
 from mp13.engine.models.interface import AdapterTarget
 from mp13.engine.request import AdapterInfo
@@ -63,9 +63,12 @@ def load_adapter_file(
             content = file.read()
     except OSError as error:
         raise AdapterError(f"{folder} cannot be read ({error.strerror or error}); check its permissions") from None
+    with ThreadPoolExecutor(1) as other_core:
+        digest = other_core.submit(_digest, config_bytes, content)
+        deltas = _deltas(file, content, plans, settings, dtype, name)
     info = AdapterInfo(
         name=name,
-        digest=_digest(config_bytes, content),
+        digest=digest.result(),
         kind=settings.kind,
         rank=max(plan.rank for plan in plans.values()),
         target_modules=tuple(sorted({path.rpartition(".")[2] for path in plans})),
@@ -75,7 +78,7 @@ def load_adapter_file(
         base_model=settings.base_model,
         brings=text.brings if text else (),
     )
-    return LoadedAdapter(info, _deltas(file, content, plans, settings, dtype, name), settings.invocation, text)
+    return LoadedAdapter(info, deltas, settings.invocation, text)
 
 
 def _check_invocation(folder: Path, settings: LoraSettings, vocab_size: int) -> None:
@@ -88,29 +91,35 @@ def _check_invocation(folder: Path, settings: LoraSettings, vocab_size: int) -> 
 
 def _deltas(
     file: OpenTensorFile,
-    content: bytes,
+    content: bytearray,
     plans: Mapping[str, ModulePlan],
     settings: LoraSettings,
     dtype: torch.dtype,
     name: str,
 ) -> dict[str, LinearDelta]:
-    try:
-        tensors = safetensors.torch.load(content)
-    except Exception as error:  # safetensors raises types of its own for every kind of damage
-        raise AdapterError(f"{file.path} is damaged: {error}") from None
+    if len(content) < file.size:
+        raise AdapterError(f"{file.path} is damaged: {len(content)} bytes where there were {file.size}; copy it again")
     deltas = {}
     for path, plan in sorted(plans.items()):
         where = f"{file.path.parent}: {path}"
-        found = {side: tensors.pop(key).float() for side, key in plan.keys.items()}
+        found = {side: _tensor(file, content, key).float() for side, key in plan.keys.items()}
         if BASE_COPY in found and not _is_base(found[BASE_COPY], plan):
             raise AdapterError(f"{where} is there as a whole, and differs from this model's; {merge_hint(name)}")
         if settings.init is not None:
             _check_finite(found.values(), where)
         delta = linear_delta(found[A], found[B], found.get(MAGNITUDE), plan, settings)
         gain = None if delta.gain is None else delta.gain.to(dtype)
-        deltas[path] = LinearDelta(delta.a.to(dtype), delta.b.to(dtype), gain)
+        a = delta.a.to(dtype, copy=True)  # what stays must not hold the whole file
+        deltas[path] = LinearDelta(a, delta.b.to(dtype), gain)
         _check_finite([deltas[path].a, deltas[path].b, *([] if gain is None else [gain])], where)
     return deltas
+
+
+def _tensor(file: OpenTensorFile, content: bytearray, key: str) -> torch.Tensor:
+    """The tensor in place in `content`; its type and bounds were checked with the header."""
+    entry = file.entries[key]
+    count, start = math.prod(entry.shape), file.data_start + entry.start
+    return torch.frombuffer(content, dtype=TENSOR_DTYPES[entry.dtype], count=count, offset=start).view(entry.shape)
 
 
 def _check_finite(tensors: Iterable[torch.Tensor], where: str) -> None:
@@ -126,7 +135,7 @@ def _is_base(copy: torch.Tensor, plan: ModulePlan) -> bool:
     return torch.allclose(copy, weight, rtol=2**-8, atol=2**-24)
 
 
-def _digest(*contents: bytes) -> str:
+def _digest(*contents: bytes | bytearray) -> str:
     digest = hashlib.sha256()
     for content in contents:
         digest.update(len(content).to_bytes(8, "little"))

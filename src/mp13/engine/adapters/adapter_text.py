@@ -17,17 +17,15 @@ from typing import Any, cast
 from transformers import AddedToken
 
 from mp13.engine.adapters.adapter_config import merge_hint, read_small_file, short
+from mp13.engine.adapters.folder_stamp import MAX_SIDECAR_BYTES, SIDECAR_FILE
 from mp13.engine.models.mistral_tokenizer import MistralTokenizer
 from mp13.engine.request import Prompting
 from mp13.engine.text.chat_template import ChatMessage, chat_template, chat_token_ids, template_digest
 from mp13.errors import AdapterError, Mp13Error
 
-SIDECAR_FILE = "mp13.json"
-TEXT_FILES = ("chat_template.jinja", "tokenizer_config.json", "tokenizer.json", "added_tokens.json", SIDECAR_FILE)
 _MAX_TEMPLATE_BYTES = 1 << 20
 _MAX_CONFIG_BYTES = 16 << 20
 _MAX_TOKENIZER_BYTES = 128 << 20
-_MAX_SIDECAR_BYTES = 1 << 20
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -136,7 +134,7 @@ def _read_object(path: Path, max_bytes: int) -> dict[str, Any]:
 
 def _system_prompt(folder: Path) -> str | None:
     path = folder / SIDECAR_FILE
-    prompt = _read_object(path, _MAX_SIDECAR_BYTES).get("system_prompt")
+    prompt = _read_object(path, MAX_SIDECAR_BYTES).get("system_prompt")
     if prompt is not None and not (isinstance(prompt, str) and _is_text(prompt)):
         raise AdapterError(f"{path}: system_prompt = {short(prompt)} is not plain text; correct or remove it")
     return prompt or None

@@ -6,20 +6,18 @@ Any number can be loaded; where their tensors are is left to `slots` (the device
 
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from mp13.engine.adapters.adapter_config import CONFIG_FILE
 from mp13.engine.adapters.adapter_file import LoadedAdapter, load_adapter_file
-from mp13.engine.adapters.adapter_text import TEXT_FILES, AdapterText
+from mp13.engine.adapters.adapter_text import AdapterText
 from mp13.engine.adapters.budget import adapter_budget, device_bytes
 from mp13.engine.adapters.contents import AdapterContents
+from mp13.engine.adapters.folder_stamp import FolderStamp, folder_stamp
 from mp13.engine.adapters.slots import AdapterSlots
-from mp13.engine.adapters.tensor_file import WEIGHTS_FILE
 from mp13.engine.models.footprint import PLAUSIBLE_RANK
 from mp13.engine.models.interface import AdapterTarget
 from mp13.engine.request import AdapterInfo
@@ -29,15 +27,13 @@ from mp13.errors import AdapterError, MixError
 from mp13.mix import Mix, check_name, parse_mix
 
 _MAX_WEIGHT = 1000  # of an adapter in a mix, in either direction
-_FILES = (CONFIG_FILE, WEIGHTS_FILE, *TEXT_FILES)
-_Stamp = tuple[tuple[str, int, int], ...]  # name, size and time of change of each file
 
 
 @dataclass(frozen=True)
 class _Named:
     info: AdapterInfo  # as it was read; state and effect are added when asked for
     folder: Path
-    stamp: _Stamp
+    stamp: FolderStamp
     text: AdapterText | None
     device_bytes: int
 
@@ -93,7 +89,7 @@ class AdapterManager:
         if self.slots.max_slots == 0:
             raise AdapterError(f"{name!r} cannot be loaded: max_loras is 0; raise max_loras")
         folder = path.absolute()
-        stamp = _stamp(folder)  # before it is read: what changes meanwhile shows as a change
+        stamp = folder_stamp(folder)  # before it is read: what changes meanwhile shows as a change
         adapter = self._read(folder, name)
         self._require_room(name, device_bytes(adapter.deltas))
         self._contents.add(adapter, folder)
@@ -116,7 +112,7 @@ class AdapterManager:
 
     def changed(self) -> list[str]:
         """Names of the adapters whose folder's files have changed since they were read, or are gone."""
-        return [name for name, named in list(self._by_name.items()) if _stamp(named.folder) != named.stamp]
+        return [name for name, named in list(self._by_name.items()) if folder_stamp(named.folder) != named.stamp]
 
     def resolve(self, text: str) -> tuple[Mix, tuple[tuple[str, str, float], ...]]:
         """The mix, and (name, digest, weight) of its members as loaded now.
@@ -202,16 +198,6 @@ class AdapterManager:
 
     def _names(self) -> str:
         return ", ".join(sorted(self._by_name)) or "none"
-
-
-def _stamp(folder: Path) -> _Stamp:
-    """Of the files an adapter is read from."""
-    stamp = []
-    for name in _FILES:
-        with suppress(OSError):
-            stat = (folder / name).stat()
-            stamp.append((name, stat.st_size, stat.st_mtime_ns))
-    return tuple(stamp)
 
 
 def merge_members(members: tuple[tuple[str, str, float], ...]) -> AdapterWeights:

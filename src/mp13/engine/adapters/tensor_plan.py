@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
+
 from mp13.engine.adapters.adapter_config import LoraSettings, merge_hint, short
 from mp13.engine.adapters.module_choice import PatternError
 from mp13.engine.adapters.tensor_file import OpenTensorFile
@@ -22,7 +24,7 @@ _TENSOR = re.compile(
 _WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _PEFT_PREFIX = re.compile(r"base_model\.(?:model\.)?")
 _OUTER = re.compile(r"(?:(?:model|language_model|text_model)\.)*")  # a text model, alone or within a larger one
-_DTYPES = {"F32", "F16", "BF16", "F64"}
+TENSOR_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
 
 @dataclass
@@ -146,7 +148,7 @@ def _wanted_shape(plan: ModulePlan, side: str) -> tuple[int, ...]:
 
 def _check_tensor(file: OpenTensorFile, key: str, wanted: tuple[int, ...], name: str) -> None:
     entry = file.entries[key]
-    if entry.dtype not in _DTYPES:
+    if entry.dtype not in TENSOR_DTYPES:
         raise AdapterError(f"{file.path}: {key} has type {short(entry.dtype)}; use F32, F16 or BF16")
     if entry.shape != wanted:
         raise AdapterError(

@@ -44,7 +44,10 @@ class AdaptedLinear(nn.Module):
         if lora is not None and self._lora is not None:
             if self.of_rows:
                 lora = lora.of_rows
-            self._lora.add_to(y.view(-1, self.out_features), x.reshape(-1, self.in_features), lora)
+            if x.dim() > 2:
+                self._lora.add_to(y.view(-1, self.out_features), x.reshape(-1, self.in_features), lora)
+            else:
+                self._lora.add_to(y, x, lora)
         return y
 
     def part_weight(self, part: int) -> torch.Tensor:

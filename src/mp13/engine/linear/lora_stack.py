@@ -67,7 +67,7 @@ class LoraStack:
         adapters = [self._deltas.get(slot, {}) for slot in slots]
         gathered = GatheredLora(adapters, self._part_sizes, self._base, copies=True)
         self._gathered = OrderedDict({slots: gathered})
-        self._deltas.update({slot: d for slot, d in zip(slots, gathered.lodged(adapters), strict=True) if d})
+        self._deltas.update({slot: dict(d) for slot, d in zip(slots, gathered.lodged(), strict=True) if d})
         self._lodgers = set(slots)
         return gathered
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mp13.engine.adapters.adapter_text import SIDECAR_FILE, MixText
+from mp13.engine.adapters.adapter_text import MixText
+from mp13.engine.adapters.folder_stamp import SIDECAR_FILE
 
 
 def write_tokenizer(folder: Path, text: MixText, base_tokenizer: Any) -> None:
