@@ -56,7 +56,8 @@ class GpuStack:
     @property
     def held_bytes(self) -> int:
         """Of everything that is reachable, each storage once."""
-        gathered = [t for g in self.stack._gathered.values() for t in (g._a, *g._b) if t is not None]
+        stacked = [g._stacked for g in self.stack._gathered.values() if "_stacked" in vars(g)]
+        gathered = [t for lora in stacked for t in (lora._a, *lora._b) if t is not None]
         resident = [t for parts in self.stack._deltas.values() for d in parts.values() for t in (d.a, d.b)]
         return sum({s.data_ptr(): s.nbytes() for t in gathered + resident if (s := t.untyped_storage())}.values())
 

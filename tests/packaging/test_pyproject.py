@@ -139,9 +139,9 @@ def test_everything_imported_is_declared_and_everything_declared_is_imported() -
 def test_what_tests_benchmarks_and_training_import_comes_with_what_dev_py_installs() -> None:
     files = [path for folder in ("tests", "benchmarks", "training", "docs") for path in (ROOT / folder).rglob("*.py")]
     extras = PYPROJECT["project"]["optional-dependencies"]
-    development = [Requirement(text) for name in ("dev", "hqq", "mistral3") for text in extras[name]]
+    development = [Requirement(text) for name in ("dev", "hqq", "mistral3", "triton") for text in extras[name]]
     declared = {normalized(r.name) for r in [*MAINLINE_REQUIREMENTS.values(), *development]}
-    assert distributions_imported_by(files) - declared == set()
+    assert distributions_imported_by(files) - declared == {"vllm"}  # vllm_worker.py runs under a Python of its own
 
 
 def distributions_imported_by(files: list[Path]) -> set[str]:

@@ -11,7 +11,7 @@ from functools import cache
 
 import torch
 
-from mp13.engine.linear.quantized_tensor import QuantizedTensor, row_pieces
+from mp13.engine.linear.quantized_tensor import QuantizedTensor, chunk, row_pieces
 from mp13.engine.linear.quantized_weight import QuantizedWeight
 
 _FEW_ROWS, _FEW_ROWS_FLOAT32 = 384, 1
@@ -29,7 +29,7 @@ class Int4CPUWeight(QuantizedWeight):
         self.few_rows = few_rows(self._dtype)
         num_rows, width = self.shape
         self._packed = torch.empty(num_rows, width // 2, dtype=torch.uint8)
-        for rows in row_pieces((num_rows, width), _LARGEST_BLOCK, self.device):
+        for rows in row_pieces((num_rows, width), _LARGEST_BLOCK, chunk(self.device)):
             self._packed[rows.start : rows.stop] = _pack(stacked_codes(tensors, rows))
         self._scales_and_zeros = scales_and_zeros(tensors)
 

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from functools import cache
 
 import torch
+from torch.nn import functional as F
 
 from mp13.engine.linear.int4_cpu import scales_and_zeros, stacked_codes
-from mp13.engine.linear.quantized_tensor import QuantizedTensor, row_pieces
+from mp13.engine.linear.quantized_tensor import QuantizedTensor, chunk, row_pieces
 from mp13.engine.linear.quantized_weight import QuantizedWeight
 
 _FEW_ROWS = 64
+_PIECE = 1 << 25  # weights that lie dequantized at one time
 _INNER_K_TILES = 8
 _TILE = (8, 16 * _INNER_K_TILES)  # rows and columns
 ROW_MULTIPLE, COLUMN_MULTIPLE = _TILE
@@ -30,7 +32,7 @@ class Int4CUDAWeight(QuantizedWeight):
         num_rows, width = self.shape
         size = (num_rows // _TILE[0], width // _TILE[1], 32, _INNER_K_TILES // 2)
         self._packed = torch.empty(size, dtype=torch.int32, device=self.device)
-        for rows in row_pieces((num_rows, width), _TILE[0], self.device):
+        for rows in row_pieces((num_rows, width), _TILE[0], chunk(self.device)):
             self._packed[rows.start // _TILE[0] : rows.stop // _TILE[0]] = _pack(stacked_codes(tensors, rows))
         self._scales_and_zeros = scales_and_zeros(tensors)
 
@@ -44,10 +46,23 @@ class Int4CUDAWeight(QuantizedWeight):
         )
         return y.to(x.dtype)
 
+    def many(self, x: torch.Tensor) -> torch.Tensor:
+        """Piece by piece: a head's weight is gigabytes when it is dequantized."""
+        y = x.new_empty(*x.shape[:-1], self.shape[0])
+        for rows in row_pieces((self.shape[0], self.shape[1]), _TILE[0], _PIECE):
+            y[..., rows.start : rows.stop] = F.linear(x, self._dense(rows, x.dtype))
+        return y if self.bias is None else y.add_(self.bias)
+
     def dense(self, dtype: torch.dtype) -> torch.Tensor:
-        w = _unpack(self._packed).to(dtype).sub_(8).view(self.shape[0], -1, self._group_size)
-        scale, zero = (t.to(dtype).t()[..., None] for t in self._scales_and_zeros.unbind(-1))  # (rows, groups, 1)
-        return torch.addcmul(zero, w, scale, out=w).view(self.shape)
+        return self._dense(range(self.shape[0]), dtype)
+
+    def _dense(self, rows: range, dtype: torch.dtype) -> torch.Tensor:
+        """Some rows of W, from one whole tile to another."""
+        packed = self._packed[rows.start // _TILE[0] : rows.stop // _TILE[0]]
+        w = _unpack(packed).to(dtype).sub_(8).view(len(rows), -1, self._group_size)
+        pairs = self._scales_and_zeros[:, rows.start : rows.stop]
+        scale, zero = (t.to(dtype).t()[..., None] for t in pairs.unbind(-1))  # (rows, groups, 1)
+        return torch.addcmul(zero, w, scale, out=w).view(len(rows), -1)
 
 
 def why_not(device: torch.device) -> str | None:

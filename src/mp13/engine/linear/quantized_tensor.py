@@ -100,7 +100,7 @@ def quantize(
     together = runs if axis == 1 else 1
     packed = torch.empty(step, grouped.shape[1], dtype=_packed_dtype(bits), device=device)
     scale, zero = torch.empty(2, together, num_columns, dtype=dtype, device=device)
-    width = max(1, _chunk(device) // (group_size * together))
+    width = max(1, chunk(device) // (group_size * together))
 
     def quantize_piece(start: int) -> None:
         piece = slice(start, min(start + width, num_columns))
@@ -121,14 +121,15 @@ def quantize(
     return QuantizedTensor(packed, scale, zero, bits, group_size, axis)
 
 
-def row_pieces(shape: tuple[int, int], multiple: int, device: torch.device) -> Iterator[range]:
-    """The rows of a matrix in pieces small enough to lie about unpacked, each but the last of a multiple of rows."""
-    step = max(1, _chunk(device) // (shape[1] * multiple)) * multiple
+def row_pieces(shape: tuple[int, int], multiple: int, numbers: int) -> Iterator[range]:
+    """The rows of a matrix in pieces of about so many numbers, each but the last of a multiple of rows."""
+    step = max(1, numbers // (shape[1] * multiple)) * multiple
     for start in range(0, shape[0], step):
         yield range(start, min(start + step, shape[0]))
 
 
-def _chunk(device: torch.device) -> int:
+def chunk(device: torch.device) -> int:
+    """How many numbers may lie about unpacked."""
     return _CHUNK if device.type == "cpu" else _CUDA_CHUNK
 
 

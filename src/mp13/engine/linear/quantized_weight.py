@@ -43,6 +43,10 @@ class QuantizedWeight(BaseWeight):
         if 0 < rows <= self.few_rows:
             y = self.few(x.reshape(rows, -1).contiguous()).view(*x.shape[:-1], -1)
             return y if self.bias is None else y.add_(self.bias)
+        return self.many(x)
+
+    def many(self, x: torch.Tensor) -> torch.Tensor:
+        """x Wᵀ + b by dequantizing. x: (..., in_features)"""
         return F.linear(x, self.dense(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
     def few(self, x: torch.Tensor) -> torch.Tensor:

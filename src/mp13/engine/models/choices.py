@@ -66,9 +66,11 @@ def choose_device(name: str) -> torch.device:
         ConfigError: no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise ConfigError(f"device = {name!r} is not on this machine; give auto, cpu or cuda") from None

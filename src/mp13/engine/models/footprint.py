@@ -15,6 +15,7 @@ Shapes = Mapping[str, tuple[int, ...]]  # of a checkpoint's tensors, by name
 SLACK = 0.02  # of a GPU's share: torch's allocator gives out whole segments, and keeps some of them in pieces
 PLAUSIBLE_RANK = 16  # of an adapter that nobody has seen yet; room is kept for `max_loras` of them
 MAX_LOGITS = 2**25  # numbers, made at once by a step that judges a text
+_UNPACKED = 2**25  # weights of few bits that lie dequantized at one time
 _BYTES_PER_LOGIT = 12  # beside the logits themselves: float32, their log-softmax, and what is compared
 _STORED_BYTES = {8: 1.0, 4: 0.5, 3: 0.4, 2: 0.25}  # of one number by its bits; ten of 3 bits share an int32
 _GROUP_BYTES = 4  # a group's scale and zero point, 16 bits each
@@ -102,7 +103,7 @@ class ModelShape:
         """The most that a step of `num_tokens` holds at once beside weights and cache: in the MLP the residual stream,
         what goes in and what comes out, gate, up and their product; or, at the head, the logits of a text that is
         judged. Attention is taken to work in place, as its paged kernels do."""
-        unpacked = self.largest_linear * itemsize if form.bits is not None else 0
+        unpacked = min(self.largest_linear, _UNPACKED) * itemsize if form.bits is not None else 0
         mlp = num_tokens * (4 * self.hidden_size + 3 * self.intermediate_size) * itemsize + unpacked
         rows = min(num_tokens, max(1, MAX_LOGITS // self.vocab_size))
         judged = rows * self.vocab_size * (itemsize + _BYTES_PER_LOGIT)
