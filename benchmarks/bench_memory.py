@@ -141,9 +141,9 @@ def report(fit: Fit, measured: Measured, share: int) -> bool:
         f"(estimated {fit.cache_tokens}), {measured.preemptions} preemptions; the share is {shown_size(share)}"
     )
     near = abs(measured.peak / fit.total - 1) <= TOLERANCE
-    within = measured.reserved <= share and measured.loading_peak <= share
+    within = max(measured.peak, measured.loading_peak) <= share
     print(f"{'met   ' if near else 'MISSED'}  peak within {TOLERANCE:.0%} of the estimate")
-    print(f"{'met   ' if within else 'MISSED'}  all of it within the share")
+    print(f"{'met   ' if within else 'MISSED'}  what is allocated within the share")
     return near and within
 
 

@@ -44,6 +44,15 @@ def test_the_int4_product_is_that_of_the_dequantized_weight(group_size: int, siz
     assert relative_error(weight(x), x.float() @ dense.T) <= 5e-3
 
 
+def test_the_kernel_dequantizes_as_torch_does() -> None:
+    pytest.importorskip("triton")
+    weight = quantized_weight([quantized(256, 1024, 4, 64), quantized(24, 1024, 4, 64)], None, demanded=True)
+    assert isinstance(weight, Int4CUDAWeight)
+    for rows in (range(280), range(8, 16), range(264, 280)):
+        found, dense = weight._dequantized(rows, torch.bfloat16), weight._dense(rows, torch.bfloat16)
+        torch.testing.assert_close(found, dense, atol=0, rtol=2**-8)  # at most one rounding apart
+
+
 @pytest.mark.parametrize("bits", [8, 4, 3, 2])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_every_width_and_axis_is_near_the_weight_and_multiplies_as_dequantized(bits: int, axis: int) -> None:

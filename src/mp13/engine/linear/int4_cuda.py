@@ -1,11 +1,14 @@
 """4-bit weights on a CUDA GPU: torch's int4 product ("tinygemm") reads them in a layout of its own.
 
-It is made for few rows, which wait for memory; beyond those a dequantized bfloat16 product wins. The layout is a fixed
-order of the codes within tiles of 8 rows and 128 columns; which order, is found by packing a tile whose codes tell.
+It is made for few rows, which wait for memory; beyond those a bfloat16 product wins, for which our Triton kernel
+dequantizes in one pass, or torch in many where Triton is missing. The layout is a fixed order of the codes within tiles
+of 8 rows and 128 columns; which order, is found by packing a tile whose codes tell.
 """
 
 from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -14,7 +17,7 @@ from mp13.engine.linear.int4_cpu import scales_and_zeros, stacked_codes
 from mp13.engine.linear.quantized_tensor import QuantizedTensor, chunk, row_pieces
 from mp13.engine.linear.quantized_weight import QuantizedWeight
 
-_FEW_ROWS = 64
+_FEW_ROWS = 32
 _PIECE = 1 << 25  # weights that lie dequantized at one time
 _INNER_K_TILES = 8
 _TILE = (8, 16 * _INNER_K_TILES)  # rows and columns
@@ -50,7 +53,8 @@ class Int4CUDAWeight(QuantizedWeight):
         """Piece by piece: a head's weight is gigabytes when it is dequantized."""
         y = x.new_empty(*x.shape[:-1], self.shape[0])
         for rows in row_pieces((self.shape[0], self.shape[1]), _TILE[0], _PIECE):
-            y[..., rows.start : rows.stop] = F.linear(x, self._dense(rows, x.dtype))
+            w = self._dense(rows, x.dtype) if _kernel() is None else self._dequantized(rows, x.dtype)
+            y[..., rows.start : rows.stop] = F.linear(x, w)
         return y if self.bias is None else y.add_(self.bias)
 
     def dense(self, dtype: torch.dtype) -> torch.Tensor:
@@ -63,6 +67,25 @@ class Int4CUDAWeight(QuantizedWeight):
         pairs = self._scales_and_zeros[:, rows.start : rows.stop]
         scale, zero = (t.to(dtype).t()[..., None] for t in pairs.unbind(-1))  # (rows, groups, 1)
         return torch.addcmul(zero, w, scale, out=w).view(len(rows), -1)
+
+    def _dequantized(self, rows: range, dtype: torch.dtype) -> torch.Tensor:
+        """As `_dense`, in one pass of our Triton kernel."""
+        w = torch.empty(len(rows), self.shape[1], dtype=dtype, device=self.device)
+        packed, order = self._packed[rows.start // _TILE[0] : rows.stop // _TILE[0]], _order(self.device)
+        _kernel()[len(rows) // _TILE[0], self.shape[1] // _TILE[1]](
+            packed, order, self._scales_and_zeros, w, self.shape[0], rows.start, self.shape[1],
+            GROUP=self._group_size, TILE_ROWS=_TILE[0], TILE_COLUMNS=_TILE[1],
+        )  # fmt: skip
+        return w
+
+
+@cache
+def _kernel() -> Any:
+    """None where there is no Triton."""
+    try:
+        return import_module("mp13.engine.linear.int4_kernels").dequantize_kernel
+    except ImportError:
+        return None
 
 
 def why_not(device: torch.device) -> str | None:
