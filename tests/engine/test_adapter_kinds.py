@@ -125,7 +125,8 @@ def test_every_kind_and_sums_of_up_to_four_equal_the_oracle_in_one_packed_pass(f
     for (ids, mix), logits in zip(rows, packed_logits(family.llm, rows), strict=True):
         reference = reference_logits(family.reference(mix), ids)
         difference = (logits - reference).abs().max().item()
-        assert difference <= TOLERANCE, f"{mix}: {difference}"
+        allowed = max(TOLERANCE, 1e-5 * reference.abs().max().item())  # float32 rounds in proportion to the logits
+        assert difference <= allowed, f"{mix}: {difference}"
         if mix != "base":
             assert (reference - reference_logits(family.base, ids)).abs().max() > 0.05  # it does change something
 

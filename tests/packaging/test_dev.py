@@ -147,7 +147,7 @@ def test_both_stacks_get_the_extras_whose_tests_run_on_a_cpu(dev: ModuleType, mo
     dev.test_legacy([])
     assert asked[0] == ["-e", f"{ROOT}[dev,hqq,mistral3,triton]"]
     names = {re.split(r"[<>=;]", requirement)[0] for requirement in asked[1]}
-    assert {"torch", "pytest", "hqq", "mistral-common"} <= names
+    assert {"torch", "pytest", "hqq", "mistral-common", "triton"} <= names
 
 
 def test_the_legacy_stack_gets_the_whole_suite_and_the_arguments(

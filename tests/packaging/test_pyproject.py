@@ -78,7 +78,7 @@ def without_torch_bound_versions(pyproject: dict[str, Any]) -> dict[str, Any]:
         for requirement in parsed:
             if requirement.name in TORCH_BOUND:
                 requirement.specifier = SpecifierSet()
-        return [str(r) for r in parsed if r.name != "accelerate"]  # the mainline gets it through peft
+        return [str(r) for r in parsed]
 
     copy = deepcopy(pyproject)
     copy["project"]["dependencies"] = shared(copy["project"]["dependencies"])
@@ -115,6 +115,13 @@ def test_all_extras_together_bring_what_has_a_build_there(pyproject: dict[str, A
     asked = [Requirement(text) for name in EXTRAS for text in extras[name]]
     brought = [r.name for r in asked if r.marker is None or r.marker.evaluate(MACHINES[machine])]
     assert sorted(brought) == sorted(BROUGHT[machine])
+
+
+def test_no_package_is_in_two_extras() -> None:
+    """Each that was would double the number of times that `poetry lock` resolves everything."""
+    extras = PYPROJECT["project"]["optional-dependencies"].values()
+    names = [Requirement(text).name for text in chain(*extras)]
+    assert sorted(set(names)) == sorted(names)
 
 
 def test_the_scripts_lead_to_functions_that_exist() -> None:
