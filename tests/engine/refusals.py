@@ -14,7 +14,8 @@ import torch
 
 from mp13 import LLM
 from mp13.engine.attention import registry
-from mp13.engine.models import choices
+from mp13.engine.models import choices, fitting, transformers_bridge
+from mp13.engine.models.weights import Checkpoint
 from mp13.errors import Mp13Error
 from tests.engine.tiny_models import tiny_model
 
@@ -69,13 +70,20 @@ CASES = [
     Refusal("an A100", {"attn_implementation": "flash_attention_3", "dtype": "bfloat16"}, capability=AMPERE),
     Refusal("an A100", {"attn_implementation": "flash_attention_4", "dtype": "bfloat16"}, capability=AMPERE),
     Refusal("a T4", {"attn_implementation": "triton", "dtype": "float16"}, capability=TURING),
+    Refusal("anything", {"quantization": {"bits": 3, "kernel": "int4"}}),
+    Refusal("anything", {"quantization": {"bits": 4, "axis": 0, "kernel": "int4"}}),
+    Refusal("layers of 64 inputs", {"quantization": {"bits": 4, "group_size": 128}}),
+    Refusal("a GPU, float16", {"quantization": {"bits": 4, "kernel": "int4"}, "dtype": "float16"}, capability=HOPPER),
+    Refusal(
+        "a GPU, layers of 64 inputs", {"quantization": {"bits": 4, "kernel": "int4"}, "dtype": "bfloat16"},
+        capability=HOPPER,
+    ),
 ]  # fmt: skip
 
 
 def message(case: Refusal, folder: Path) -> str:
-    """What is said. The weights cannot be read: whoever tried would say that instead."""
+    """What is said. Whoever reads a weight fails otherwise."""
     model = tiny_model(folder, case.family, **case.config)
-    (model / "model.safetensors").write_bytes(b"these are no weights")
     with machine(case), pytest.raises(Mp13Error) as refused:
         LLM(model, **case.options)
     return str(refused.value).replace(str(model), "MODEL")
@@ -85,9 +93,12 @@ def message(case: Refusal, folder: Path) -> str:
 def machine(case: Refusal) -> Iterator[None]:
     """This machine, or for a case on a GPU one that has it."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "read", None)
+        patch.setattr(transformers_bridge, "read_whole", None)
         if case.capability is not None:
             patch.setattr(choices, "choose_device", lambda name: torch.device("cuda"))
             patch.setattr(torch.cuda, "get_device_capability", lambda device: case.capability)
+            patch.setattr(fitting, "room_for", lambda *_: 2**40)
             patch.setattr(registry, "_is_installed", lambda package: package in case.installed)
         yield
 

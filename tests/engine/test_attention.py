@@ -5,6 +5,8 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mp13
-from mp13.engine.attention import reference, sdpa
+from mp13.engine.attention import flash_attn, reference, sdpa
 from mp13.engine.attention.flash_attn import reference_attention
 from mp13.engine.attention.metadata import causal_mask
 from mp13.engine.attention.reference import attend, flash_attn_varlen_func, flash_attn_with_kvcache, store_kvcache
@@ -235,3 +237,58 @@ def test_the_readable_attention_can_be_imported_without_the_engine() -> None:
     packages = ["mp13", "mp13.engine", "mp13.engine.attention", "mp13.engine.attention.reference"]
     assert json.loads(result.stdout) == packages, result.stderr
     assert Path(reference.__file__).read_text().count("import ") == 2  # math and torch
+
+
+def as_flash_attention_3(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, **given: Any) -> torch.Tensor:
+    """With the parameters of version 3 that say where things are."""
+    return paged_reference(q, k_cache, v_cache, given.pop("cache_seqlens"), **given)
+
+
+def as_flash_attention_4(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **given: Any
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Likewise of version 4, where no window is (None, None)."""
+    left, right = given.pop("window_size")
+    window = (-1 if left is None else left, -1 if right is None else right)
+    del given["max_seqlen_k"]
+    return paged_reference(q, k, v, given.pop("seqused_k"), window_size=window, **given), None
+
+
+def paged_reference(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    lens: torch.Tensor,
+    *,
+    page_table: torch.Tensor,
+    cu_seqlens_q: torch.Tensor,
+    max_seqlen_q: int,
+    **rest: Any,
+) -> torch.Tensor:
+    starts = torch.cat([lens.new_zeros(1), lens]).cumsum(0)
+    table = {"block_table": page_table, "max_seqlen_k": int(lens.max())}
+    return flash_attn_varlen_func(q, k_cache, v_cache, cu_seqlens_q, starts, max_seqlen_q, **table, **rest)
+
+
+@pytest.mark.parametrize(
+    ("function", "module", "library"),
+    [
+        (flash_attn.flash_attention_2, "flash_attn.flash_attn_interface", reference),
+        (
+            flash_attn.flash_attention_3,
+            "flash_attn_interface",
+            SimpleNamespace(flash_attn_with_kvcache=as_flash_attention_3),
+        ),
+        (flash_attn.flash_attention_4, "flash_attn.cute", SimpleNamespace(flash_attn_varlen_func=as_flash_attention_4)),
+    ],
+    ids=["2", "3", "4"],
+)
+@pytest.mark.parametrize("window", [None, 3])
+def test_each_version_of_flash_attention_is_called_with_what_the_reference_is(
+    function: PagedAttentionFunction, module: str, library: Any, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module.partition(".")[0], ModuleType("parent"))
+    monkeypatch.setitem(sys.modules, module, library)
+    spec = AttentionSpec(0.3, window, softcap=1.5)
+    expected = run(packed(RAGGED), reference_attention, spec)
+    torch.testing.assert_close(run(packed(RAGGED), function, spec), expected)
