@@ -48,10 +48,13 @@ def load(
     attend: Any = None,
     context: StepContext | None = None,
     trust_remote_code: bool = False,
+    block_size: int = 16,
 ) -> TransformersModel:
     config = AutoConfig.from_pretrained(path)
-    attend = attend or choose_attention("auto", attention_need(config, CPU, dtype, 16)).function
-    return TransformersModel.load(path, config, dtype, CPU, attend, context or StepContext(), 16, trust_remote_code)
+    attend = attend or choose_attention("auto", attention_need(config, CPU, dtype, block_size)).function
+    return TransformersModel.load(
+        path, config, dtype, CPU, attend, context or StepContext(), block_size, trust_remote_code
+    )
 
 
 def text(length: int, seed: int) -> list[int]:
@@ -140,6 +143,11 @@ def test_both_implementations_give_the_same_logits(family: str, tmp_path: Path) 
 def test_the_self_check_lets_bfloat16_models_through(family: str, tmp_path: Path) -> None:
     path = tiny_model(tmp_path, family)
     assert load(path, torch.bfloat16).model.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("block_size", [1, 3, 9, 10, 32])
+def test_the_self_check_lets_blocks_of_every_size_through(block_size: int, tmp_path: Path) -> None:
+    assert load(tiny_model(tmp_path, "phi3"), block_size=block_size).targets
 
 
 def test_each_layer_tells_its_own_scale_window_and_cap(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mp13.engine.models.transformers_bridge import TransformersModel
 
 _LENS = (19, 6)  # tokens of the two prompts; the first crosses a block of 16
-_BLOCKS = ((2, 0), (1, 0))  # where they lie in the cache (the last is padding)
 # Relative error of the logits that rounding explains: of float32, or of 8 to 11 bits through many layers. Attention
 # that goes wrong is far beyond both.
 _TOLERANCE, _TOLERANCE_HALF = 1e-3, 0.25
@@ -67,7 +66,7 @@ def _run(
     positions = [
         torch.arange(start, start + len(text), device=device) for text, start in zip(texts, starts, strict=True)
     ]
-    tables = torch.tensor(_BLOCKS, device=device)
+    tables = torch.tensor(_block_tables(block_size), device=device)  # (2, blocks)
     slots = [tables[i][p // block_size] * block_size + p % block_size for i, p in enumerate(positions)]
     lens = [len(text) for text in texts]
     context.attention = AttentionMetadata(
@@ -82,10 +81,19 @@ def _run(
     return logits
 
 
+def _block_tables(block_size: int) -> tuple[list[int], list[int]]:
+    """Where the two texts lie in the cache: as many blocks as they need, never two neighbours after one another."""
+    first, second = (-(-(n + 1) // block_size) for n in _LENS)
+    blocks = range(first + second)
+    order = [*blocks[::-2], *blocks[-2::-2]]
+    return order[:first], order[first:] + [0] * (first - second)  # padded to one width
+
+
 @contextmanager
 def _scratch_cache(bridge: "TransformersModel", context: StepContext, block_size: int) -> Iterator[None]:
     shape = bridge.cache_shape
-    size = (2, shape.num_layers, 3, block_size, shape.num_kv_heads, shape.head_dim)
+    num_blocks = 1 + max(map(max, _block_tables(block_size)))
+    size = (2, shape.num_layers, num_blocks, block_size, shape.num_kv_heads, shape.head_dim)
     k_cache, v_cache = torch.zeros(size, dtype=bridge.model.dtype, device=bridge.model.device)
     before = context.k_cache, context.v_cache, context.attention, context.lora
     context.k_cache, context.v_cache, context.lora = k_cache.unbind(), v_cache.unbind(), None
