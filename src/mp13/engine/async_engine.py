@@ -19,13 +19,13 @@ from mp13.engine.description import EngineDescription
 from mp13.engine.llm import AnyPrompt, engine_config, engine_prompt
 from mp13.engine.models.loader import check_model
 from mp13.engine.models.room import freed_on_failure
-from mp13.engine.models.weights import OnProgress
 from mp13.engine.request import (
     AdapterInfo,
     ErrorEvent,
     Event,
     FinishEvent,
     KVPolicy,
+    OnProgress,
     RequestOutput,
     SamplingParams,
     ScoredAnswer,

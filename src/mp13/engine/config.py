@@ -23,8 +23,7 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?", re.ASCII)
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """The keyword arguments of `LLM`, with their defaults. `model` is a folder, a GGUF file or a Hugging
-    Face Hub id.
+    """The keyword arguments of `LLM`, with their defaults. `model` is a folder, a GGUF file or a Hugging Face Hub id.
 
     Sizes are in tokens unless named otherwise; `kv_cache_memory` is bytes or text such as "2GiB".
 
@@ -82,10 +81,10 @@ class EngineConfig:
             ("attn_implementation", ATTENTION_NAMES), ("kv_policy", ("exact", "keep")),
         ):  # fmt: skip
             self._require(getattr(self, name) in known, name, f"one of {', '.join(known)}")
-        for name, landed in (("tensor_parallel_size", (1,)),):
-            if getattr(self, name) not in landed:
-                choices = ", ".join(map(str, landed))
-                raise UnsupportedError(f"{name} = {getattr(self, name)!r} is not supported yet; choose {choices}")
+        if self.tensor_parallel_size != 1:
+            raise UnsupportedError(
+                f"tensor_parallel_size = {self.tensor_parallel_size!r} is not supported yet; choose 1"
+            )
 
     def _require(self, valid: bool, name: str, allowed: str) -> None:
         if not valid:

@@ -20,7 +20,6 @@ from mp13.engine.execution.model_runner import ModelRunner, Sampled
 from mp13.engine.execution.sizing import give_cache
 from mp13.engine.models.loader import load_model
 from mp13.engine.models.room import is_out_of_memory, readable
-from mp13.engine.models.weights import OnProgress
 from mp13.engine.prompts import Prompt, PromptReader, ends_with_answer
 from mp13.engine.request import (
     AdapterInfo,
@@ -29,6 +28,7 @@ from mp13.engine.request import (
     FinishEvent,
     FinishReason,
     KVPolicy,
+    OnProgress,
     Prompting,
     RequestOutput,
     SamplingParams,

@@ -9,6 +9,7 @@ from mp13.errors import ConfigError
 
 FinishReason = Literal["stop", "length", "abort"]
 KVPolicy = Literal["exact", "keep"]
+OnProgress = Callable[[str, float | None], None]  # (stage, how much of it is done if that is known)
 NO_EFFECT = 1e-6  # an adapter whose `AdapterInfo.effect` is below changes nothing measurable
 
 

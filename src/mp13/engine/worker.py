@@ -9,9 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from mp13.engine.request import OnProgress
 from mp13.errors import Mp13Error
-
-OnProgress = Callable[[str, float | None], None]  # (stage, how much of it is done if that is known)
 
 
 def answer(request_type: Callable[..., Any], work: Callable[[Any, OnProgress], Any]) -> int:

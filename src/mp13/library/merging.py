@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mp13.engine.merging.request import METHODS, MergeReport, MergeRequest
+from mp13.engine.request import OnProgress
 from mp13.library.notes import write_notes
 from mp13.library.placing import MERGES
-from mp13.library.worker import OnProgress, new_folder, run_worker
+from mp13.library.worker import new_folder, run_worker
 
 __all__ = ["METHODS", "MergeReport", "MergeRequest", "merge"]
 

@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mp13.engine.quantizing.request import QuantizeReport, QuantizeRequest
+from mp13.engine.request import OnProgress
 from mp13.library.notes import write_notes
 from mp13.library.placing import MERGES
-from mp13.library.worker import OnProgress, new_folder, run_worker
+from mp13.library.worker import new_folder, run_worker
 
 __all__ = ["QuantizeReport", "QuantizeRequest", "quantize"]
 

@@ -12,14 +12,13 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import mp13
+from mp13.engine.request import OnProgress
 from mp13.errors import ConfigError, Mp13Error, error_from_wire
-
-OnProgress = Callable[[str, float | None], None]  # (stage, how much of it is done if that is known)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from functools import cache
 
 import torch
 
-from mp13.engine.linear.quantized_tensor import QuantizedTensor, chunk, row_pieces
+from mp13.engine.linear.quantized_tensor import QuantizedTensor, chunk, row_pieces, scales_and_zeros, stacked_codes
 from mp13.engine.linear.quantized_weight import QuantizedWeight
 
 _FEW_ROWS, _FEW_ROWS_FLOAT32 = 384, 1
@@ -52,24 +52,6 @@ class Int4CPUWeight(QuantizedWeight):
 
 def few_rows(dtype: torch.dtype) -> int:
     return _FEW_ROWS_FLOAT32 if dtype == torch.float32 else _FEW_ROWS
-
-
-def stacked_codes(tensors: Sequence[QuantizedTensor], rows: range) -> torch.Tensor:
-    """Codes of some rows of the tensors one under the other, uint8 (len(rows), in_features)."""
-    found, first = [], 0
-    for tensor in tensors:
-        num_rows = tensor.shape[0]
-        start, stop = max(rows.start - first, 0), min(rows.stop - first, num_rows)
-        if start < stop:
-            found.append(tensor.codes(torch.arange(start, stop, device=tensor.scale.device)))
-        first += num_rows
-    return torch.cat(found)
-
-
-def scales_and_zeros(tensors: Sequence[QuantizedTensor]) -> torch.Tensor:
-    """As torch's int4 products want them: (groups of a row, rows, 2)."""
-    pairs = [torch.stack([tensor.scale, tensor.zero], -1) for tensor in tensors]
-    return torch.cat(pairs).transpose(0, 1).contiguous()
 
 
 def why_not() -> str | None:

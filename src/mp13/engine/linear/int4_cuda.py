@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from mp13.engine.linear.int4_cpu import scales_and_zeros, stacked_codes
-from mp13.engine.linear.quantized_tensor import QuantizedTensor, chunk, row_pieces
+from mp13.engine.linear.quantized_tensor import QuantizedTensor, chunk, row_pieces, scales_and_zeros, stacked_codes
 from mp13.engine.linear.quantized_weight import QuantizedWeight
 
 _FEW_ROWS = 32

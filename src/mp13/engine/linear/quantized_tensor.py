@@ -5,7 +5,7 @@ The hqq library finds the codes and packs them; how they are multiplied with is 
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -119,6 +119,24 @@ def quantize(
     shape = (weight.shape[0], -1)
     scale, zero = (t.view(-1)[:num_groups].reshape(shape) for t in (scale, zero))
     return QuantizedTensor(packed, scale, zero, bits, group_size, axis)
+
+
+def stacked_codes(tensors: Sequence[QuantizedTensor], rows: range) -> torch.Tensor:
+    """Codes of some rows of the tensors one under the other, uint8 (len(rows), in_features)."""
+    found, first = [], 0
+    for tensor in tensors:
+        num_rows = tensor.shape[0]
+        start, stop = max(rows.start - first, 0), min(rows.stop - first, num_rows)
+        if start < stop:
+            found.append(tensor.codes(torch.arange(start, stop, device=tensor.scale.device)))
+        first += num_rows
+    return torch.cat(found)
+
+
+def scales_and_zeros(tensors: Sequence[QuantizedTensor]) -> torch.Tensor:
+    """As torch's int4 products want them: (groups of a row, rows, 2)."""
+    pairs = [torch.stack([tensor.scale, tensor.zero], -1) for tensor in tensors]
+    return torch.cat(pairs).transpose(0, 1).contiguous()
 
 
 def row_pieces(shape: tuple[int, int], multiple: int, numbers: int) -> Iterator[range]:

@@ -3,7 +3,8 @@
 import sys
 
 from mp13.engine.merging.request import MergeReport, MergeRequest
-from mp13.engine.worker import OnProgress, answer
+from mp13.engine.request import OnProgress
+from mp13.engine.worker import answer
 
 
 def work(request: MergeRequest, on_progress: OnProgress) -> MergeReport:

@@ -8,7 +8,7 @@ import torch
 
 from mp13.engine.adapters.manager import merge_members
 from mp13.engine.core import EngineCore
-from mp13.engine.merging.model_folder import first_line
+from mp13.engine.models.bridged_loading import first_line
 from mp13.engine.request import SamplingParams
 from mp13.engine.scheduling.batch import Batch, ScheduledSequence
 from mp13.engine.scheduling.sequence import Sequence

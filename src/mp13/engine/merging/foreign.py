@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from mp13.engine.adapters.adapter_config import CONFIG_FILE, read_small_file
 from mp13.engine.adapters.tensor_file import WEIGHTS_FILE
-from mp13.engine.merging.model_folder import first_line
+from mp13.engine.models.bridged_loading import first_line
 from mp13.errors import AdapterError
 
 _MAX_CONFIG_BYTES = 1 << 20

@@ -43,8 +43,8 @@ from mp13.engine.merging.model_folder import (
 from mp13.engine.merging.request import DEFAULT_DENSITY, EXACT_METHOD, MergeReport, MergeRequest
 from mp13.engine.merging.text_files import write_system_prompt, write_tokenizer
 from mp13.engine.models.model_files import weight_files
-from mp13.engine.models.weights import OnProgress, model_path
-from mp13.engine.request import AdapterInfo
+from mp13.engine.models.weights import model_path
+from mp13.engine.request import AdapterInfo, OnProgress
 from mp13.errors import AdapterError, ModelError
 from mp13.mix import Mix
 

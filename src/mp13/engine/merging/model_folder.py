@@ -11,14 +11,13 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from mp13.engine.linear.delta import LinearDelta
-from mp13.engine.models.bridged_loading import read_dequantized
+from mp13.engine.models.bridged_loading import DTYPE_ARGUMENT, first_line, read_dequantized
 from mp13.engine.models.model_files import carry_files
 from mp13.engine.models.model_layout import choose_quantization
 from mp13.errors import AdapterError, ModelError
 
 _SHARD = "5GB"
 _SPARE_BYTES = 64 << 20  # beside the weights: tokenizer, configuration, the file system's own
-_DTYPE = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
 
 
 def read_model(folder: Path, *, trust_remote_code: bool) -> PreTrainedModel:
@@ -33,7 +32,7 @@ def read_model(folder: Path, *, trust_remote_code: bool) -> PreTrainedModel:
         if (chosen := choose_quantization("none", config)) is not None:
             return read_dequantized(folder, config, chosen, trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(
-            folder, use_safetensors=True, **options, **_as_plain(config), **{_DTYPE: "auto"}
+            folder, use_safetensors=True, **options, **_as_plain(config), **{DTYPE_ARGUMENT: "auto"}
         )
         if getattr(model, "is_quantized", False):
             model = model.dequantize()
@@ -120,8 +119,3 @@ def _tie_if_equal(model: PreTrainedModel) -> None:
         head.weight = embeddings.weight
     for config in (model.config, model.config.get_text_config()):
         config.tie_word_embeddings = equal
-
-
-def first_line(error: Exception) -> str:
-    """What another library's error says, short enough to be quoted."""
-    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]

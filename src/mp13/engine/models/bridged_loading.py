@@ -23,10 +23,12 @@ from mp13.engine.models.model_files import weight_files
 from mp13.engine.models.model_layout import ChosenQuantization, ModelLayout
 from mp13.engine.models.model_weights import DenseEmbedding, ModelWeights
 from mp13.engine.models.quantized_weights import QuantizedWeights
-from mp13.engine.models.weights import Checkpoint, OnProgress
+from mp13.engine.models.weights import Checkpoint
+from mp13.engine.request import OnProgress
 from mp13.errors import ConfigError, ModelError
 
-_DTYPE = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
+# What Transformers' loaders call the dtype.
+DTYPE_ARGUMENT = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
 
 
 def read_whole(
@@ -48,7 +50,7 @@ def read_whole(
             attn_implementation="eager",
             device_map=None if device.type == "cpu" else {"": device},
             output_loading_info=True,
-            **{_DTYPE: dtype},
+            **{DTYPE_ARGUMENT: dtype},
         )
     except Exception as error:  # Transformers raises many types; all mean that this folder cannot be used
         raise _unloadable(folder, error) from error
@@ -120,7 +122,7 @@ def empty_model(folder: Path, config: Any, dtype: torch.dtype, trust_remote_code
     try:
         with init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(
-                config, trust_remote_code=trust_remote_code, attn_implementation="eager", **{_DTYPE: dtype}
+                config, trust_remote_code=trust_remote_code, attn_implementation="eager", **{DTYPE_ARGUMENT: dtype}
             )
     except Exception as error:  # as above
         raise _unloadable(folder, error) from error
@@ -239,4 +241,5 @@ def _unloadable(folder: Path, error: Exception) -> ModelError:
 
 
 def first_line(error: Exception) -> str:
+    """What another library's error says, short enough to be quoted."""
     return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]

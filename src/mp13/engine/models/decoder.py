@@ -1,5 +1,4 @@
-"""A decoder-only transformer in the Llama layout, to be read: Llama 3, SmolLM, Qwen2, Qwen3,
-Mistral, Ministral 3.
+"""A decoder-only transformer in the Llama layout, to be read: Llama 3, SmolLM, Qwen2, Qwen3, Mistral, Ministral 3.
 
 One call computes a packed step: T tokens, from any number of sequences, one after the other. What belongs to which
 sequence is known to attention alone (`PagedAttention`); everything else treats tokens one by one.

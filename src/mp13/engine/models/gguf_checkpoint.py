@@ -9,7 +9,7 @@ import torch
 
 from mp13.engine.models.gguf_config import num_rotary_heads, rotary_order, tensors_by_name
 from mp13.engine.models.gguf_file import GGUFFile
-from mp13.engine.models.weights import OnProgress
+from mp13.engine.request import OnProgress
 from mp13.errors import ModelError
 
 _SLAB = 1 << 22  # elements that are float32 at one time, for each thread

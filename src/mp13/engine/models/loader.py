@@ -22,7 +22,8 @@ from mp13.engine.models.mistral_tokenizer import MistralTokenizer, mistral_token
 from mp13.engine.models.model_layout import ChosenQuantization, decoder_layout
 from mp13.engine.models.quantized_weights import model_weights
 from mp13.engine.models.source import ModelSource, open_source
-from mp13.engine.models.weights import OnProgress, model_path
+from mp13.engine.models.weights import model_path
+from mp13.engine.request import OnProgress
 from mp13.errors import ModelError
 
 

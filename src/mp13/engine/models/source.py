@@ -14,7 +14,8 @@ from mp13.engine.models.gguf_config import gguf_shapes
 from mp13.engine.models.gguf_file import GGUFFile
 from mp13.engine.models.gguf_folder import write_settings
 from mp13.engine.models.model_files import tensor_shapes
-from mp13.engine.models.weights import Checkpoint, OnProgress
+from mp13.engine.models.weights import Checkpoint
+from mp13.engine.request import OnProgress
 
 
 @dataclass(frozen=True)

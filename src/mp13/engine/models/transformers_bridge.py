@@ -21,7 +21,7 @@ from mp13.engine.models.interface import AdapterTarget, CacheShape
 from mp13.engine.models.model_layout import ChosenQuantization
 from mp13.engine.models.self_check import self_check
 from mp13.engine.models.support import needs_softcap
-from mp13.engine.models.weights import OnProgress
+from mp13.engine.request import OnProgress
 from mp13.errors import ModelError, Mp13Error
 
 _ATTENTION = "mp13"

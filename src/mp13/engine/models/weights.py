@@ -1,7 +1,6 @@
 """A checkpoint on disk: where it is, and the tensors of a safetensors folder by name."""
 
 import re
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -12,10 +11,10 @@ from safetensors import SafetensorError, safe_open
 
 from mp13.engine.models.fp8 import SCALE, dequantized, is_fp8
 from mp13.engine.models.model_files import gguf_file, weight_files
+from mp13.engine.request import OnProgress
 from mp13.errors import ModelError
 from mp13.hub_errors import hub_reason
 
-OnProgress = Callable[[str, float | None], None]
 _WANTED = ["*.json", "*.safetensors", "*.model", "tokenizer.model.v*", "*.jinja", "*.txt"]
 _AROUND = re.compile(r"^(?:model\.language_model|language_model\.model)\.")
 _AROUND_HEAD = re.compile(r"^language_model\.lm_head\.")

@@ -3,7 +3,8 @@
 import sys
 
 from mp13.engine.quantizing.request import QuantizeReport, QuantizeRequest
-from mp13.engine.worker import OnProgress, answer
+from mp13.engine.request import OnProgress
+from mp13.engine.worker import answer
 
 
 def work(request: QuantizeRequest, on_progress: OnProgress) -> QuantizeReport:

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from transformers import AutoConfig
 
 from mp13.engine.config import EngineConfig
-from mp13.engine.models.bridged_loading import bridged_layout, empty_model, first_line, why_not_by_name
-from mp13.engine.models.choices import choose_device, choose_dtype
+from mp13.engine.models.bridged_loading import bridged_layout, empty_model, why_not_by_name
+from mp13.engine.models.choices import choose_device, choose_dtype, read_part
 from mp13.engine.models.decoder_config import decoder_config
 from mp13.engine.models.gguf_checkpoint import GGUFCheckpoint
 from mp13.engine.models.model_files import carry_files, weight_files
@@ -27,8 +27,9 @@ from mp13.engine.models.model_layout import (
 from mp13.engine.models.quantized_weights import QuantizedWeights, stored_names
 from mp13.engine.models.source import ModelSource, open_source
 from mp13.engine.models.support import choose_impl
-from mp13.engine.models.weights import Checkpoint, OnProgress, model_path
+from mp13.engine.models.weights import Checkpoint, model_path
 from mp13.engine.quantizing.request import QuantizeReport, QuantizeRequest
+from mp13.engine.request import OnProgress
 from mp13.errors import ConfigError, ModelError
 
 _SHARD_BYTES = 2 << 30
@@ -50,12 +51,7 @@ def _quantize(
     source: ModelSource, config: EngineConfig, request: QuantizeRequest, on_progress: OnProgress
 ) -> QuantizeReport:
     folder, out = source.folder, Path(request.out)
-    try:
-        hf_config = AutoConfig.from_pretrained(
-            folder, trust_remote_code=request.trust_remote_code, local_files_only=True
-        )
-    except Exception as error:  # Transformers raises many types; all mean that this folder cannot be used
-        raise ModelError(f"config.json of {str(source.path)!r} cannot be read: {first_line(error)}") from None
+    hf_config = read_part(source, "config.json", AutoConfig, request.trust_remote_code)
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, hf_config, device)
     chosen = choose_quantization(config.quantization, hf_config)
