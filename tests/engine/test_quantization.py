@@ -11,7 +11,7 @@ import torch
 from hqq.core.quantize import Quantizer
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from mp13 import LLM, SamplingParams
 from mp13.engine.config import EngineConfig
@@ -22,11 +22,19 @@ from mp13.engine.models.loader import load_model
 from mp13.engine.quantization import Quantization, parse_quantization
 from mp13.engine.quantizing.request import QuantizeRequest
 from mp13.engine.quantizing.write import quantize_folder
-from mp13.errors import ConfigError, ModelError, UnsupportedError
+from mp13.errors import AdapterError, ConfigError, ModelError, UnsupportedError
 from mp13.library.quantizing import quantize as quantize_apart
 from mp13.service.provenance import compose
+from tests.engine.adapter_world import change_tensors
 from tests.engine.memory import LiveBytes
-from tests.engine.tiny_models import LLAMA_LINEARS, assert_greedy_matches, reference_model, tiny_adapter, tiny_model
+from tests.engine.tiny_models import (
+    LLAMA_LINEARS,
+    assert_greedy_matches,
+    randomize,
+    reference_model,
+    tiny_adapter,
+    tiny_model,
+)
 
 GREEDY = SamplingParams(temperature=0, max_tokens=10, ignore_eos=True)
 MIXES = {"base": (), "a": (("a", 1.0),), "d:0.5": (("d", 0.5),), "a:0.7+d:-0.4": (("a", 0.7), ("d", -0.4))}
@@ -76,6 +84,35 @@ def without_prefix(path: Path) -> None:
     save_file(renamed, path / "model.safetensors", metadata={"format": "pt"})
 
 
+def model_with_eyes(folder: Path, intermediate_size: int) -> Path:
+    """A random Gemma 3 of text and images, whose vision tower has layers of this width."""
+    text = AutoConfig.from_pretrained(tiny_model(folder, "gemma3")).to_dict()
+    vision = {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": intermediate_size,
+              "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}  # fmt: skip
+    config = AutoConfig.for_model(
+        "gemma3", text_config=text, vision_config=vision, mm_tokens_per_image=1, image_token_index=319,
+        boi_token_index=317, eoi_token_index=318,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    randomize(model, 0)
+    model.save_pretrained(folder)
+    return folder
+
+
+def in_fp8(path: Path) -> None:
+    """Store the layers' linears in 8-bit floating point beside scales for them and for their inputs."""
+    tensors = load_file(path / "model.safetensors")
+    for name in [name for name in tensors if "_proj" in name]:
+        scale = tensors[name].abs().max() / 448
+        tensors[name] = (tensors[name] / scale).to(torch.float8_e4m3fn)
+        tensors[f"{name}_scale_inv"] = scale
+        tensors[name.replace("weight", "activation_scale")] = torch.tensor(1.0)
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8", "activation_scheme": "static"}
+    (path / "config.json").write_text(json.dumps(config))
+
+
 class TestGreedyAnswers:
     @pytest.mark.parametrize(
         ("family", "model_impl", "text"),
@@ -118,20 +155,50 @@ class TestGreedyAnswers:
             reference = reference_model(base, [(adapters[name], weight) for name, weight in members])
             assert_greedy_matches(reference, ids, out.token_ids)
 
-    @pytest.mark.parametrize("family", ["qwen3-moe", "gpt-neox", "llama-tied"])
-    def test_of_models_whose_weights_transformers_renames_or_rearranges(self, family: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("family", "text"),
+        [
+            ("qwen3-moe", "hqq-4bit g32"),
+            ("gpt-neox", "hqq-4bit g32"),
+            ("llama-tied", "hqq-4bit g32"),
+            ("llama-tied", "hqq-4bit g32 head 4bit embeddings 8bit"),
+        ],
+    )
+    def test_of_models_whose_weights_transformers_renames_or_rearranges(
+        self, family: str, text: str, tmp_path: Path
+    ) -> None:
         """Which of the first two it does depends on its version."""
         path = tiny_model(tmp_path / "model", family)
-        base = with_dequantized_weights(path, tmp_path / "dequantized", Quantization(4, 32))
+        quantization = parse_quantization(text)
+        assert quantization is not None
+        base = with_dequantized_weights(path, tmp_path / "dequantized", quantization)
         if family == "llama-tied":
             without_prefix(path)
-        llm = engine(path, "hqq-4bit g32", model_impl="transformers")
+        llm = engine(path, text, model_impl="transformers")
         if family == "llama-tied":
             assert llm.info.notes[-1].endswith(
                 "while loading, the whole model was in memory, since the checkpoint has no 'model.embed_tokens.weight' "
                 "by that name"
             )
         reference = reference_model(base)
+        for ids, out in zip(PROMPTS, llm.generate(PROMPTS, GREEDY), strict=True):
+            assert_greedy_matches(reference, ids, out.token_ids)
+
+    def test_of_a_text_model_beside_eyes_that_no_group_size_fits(self, tmp_path: Path) -> None:
+        path = model_with_eyes(tmp_path, intermediate_size=100)
+        llm = engine(path, "hqq-4bit")
+        assert llm.info.quantization == "hqq-4bit g32"
+        model = llm._core.runner.model
+        assert isinstance(model, nn.Module)
+        in_full = {name for name, m in model.named_modules() if type(m) is nn.Linear}
+        assert in_full and all("vision" in name for name in in_full)
+        quantized = [m for m in model.modules() if isinstance(m, AdaptedLinear) and isinstance(m.base, QuantizedWeight)]
+        assert len(quantized) == 2 * len(LLAMA_LINEARS)
+        reference = reference_model(path).eval()
+        with torch.no_grad():
+            for name, module in reference.named_modules():
+                if type(module) is nn.Linear and name.rpartition(".")[2] in LLAMA_LINEARS and "vision" not in name:
+                    module.weight.copy_(dequantized(module.weight, 4, 32, 1))
         for ids, out in zip(PROMPTS, llm.generate(PROMPTS, GREEDY), strict=True):
             assert_greedy_matches(reference, ids, out.token_ids)
 
@@ -278,6 +345,14 @@ class TestASavedModel:
         assert len(list(folder.glob("*.safetensors"))) > 2
         assert all_scores(engine(folder, "none")) == all_scores(engine(path, "hqq-4bit"))
 
+    def test_of_a_model_in_fp8_keeps_none_of_its_scales(self, tmp_path: Path) -> None:
+        path = tiny_model(tmp_path / "model", "llama")
+        in_fp8(path)
+        folder = saved(path, tmp_path / "saved", "hqq-4bit")
+        assert all_scores(engine(folder, "none")) == all_scores(engine(path, "hqq-4bit"))
+        (file,) = folder.glob("*.safetensors")
+        assert not [name for name in load_file(file) if name.endswith(("scale_inv", "activation_scale"))]
+
     def test_takes_the_same_setting_and_no_other(self, tmp_path: Path) -> None:
         folder = saved(tiny_model(tmp_path / "model", "llama"), tmp_path / "saved", "hqq-4bit head 8bit")
         for same in ("hqq-4bit head 8bit", "hqq-4bit g32 head 8bit", "hqq-4bit head 8bit kernel int4"):
@@ -405,6 +480,18 @@ def test_an_adapter_trains_through_quantized_weights(tmp_path: Path) -> None:
     y = x.detach().clone().requires_grad_()
     (model.norm(y @ dense[0].T) @ dense[1].T).logsumexp(-1).sum().backward()
     torch.testing.assert_close(x.grad, y.grad)
+
+
+@pytest.mark.parametrize("bits", [8, 4, 3, 2])
+def test_an_adapter_may_carry_a_copy_of_the_head_that_is_quantized_here(bits: int, tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "model", "llama")
+    adapter = tiny_adapter(tmp_path / "a", path, targets=["lm_head"])
+    llm = engine(path, f"hqq-4bit head {bits}bit")
+    assert llm.load_adapter(adapter, "a").target_modules == ("lm_head",)
+    key = "base_model.model.lm_head.base_layer.weight"
+    change_tensors(adapter, lambda tensors: tensors.update({key: tensors[key].flip(0)}))
+    with pytest.raises(AdapterError, match="lm_head is there as a whole, and differs from this model's"):
+        llm.load_adapter(adapter, "other")
 
 
 def test_it_is_part_of_an_answers_provenance(tmp_path: Path) -> None:

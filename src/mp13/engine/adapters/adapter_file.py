@@ -20,6 +20,7 @@ from mp13.engine.adapters.deltas import linear_delta
 from mp13.engine.adapters.tensor_file import OpenTensorFile, open_tensor_file
 from mp13.engine.adapters.tensor_plan import BASE_COPY, MAGNITUDE, TENSOR_DTYPES, A, B, ModulePlan, plan_tensors
 from mp13.engine.linear.delta import LinearDelta
+from mp13.engine.linear.quantized_weight import QuantizedWeight
 from mp13.engine.models.interface import AdapterTarget
 from mp13.engine.request import AdapterInfo
 from mp13.errors import AdapterError
@@ -130,8 +131,15 @@ def _check_finite(tensors: Iterable[torch.Tensor], where: str) -> None:
 
 
 def _is_base(copy: torch.Tensor, plan: ModulePlan) -> bool:
-    """Whether a copy of the base weight is the one here, up to the rounding of either to 16 bits."""
-    weight = plan.target.linear.part_weight(plan.target.part).to(copy.device)
+    """Whether a copy of the base weight is the one here, up to the rounding of either to 16 bits, or of this to fewer.
+
+    The root mean square of what quantization changes is step / √12, a step being the range of a group / 2^bits. The
+    bound takes ranges of up to 27 standard deviations; at 2 bits it still tells weights that have nothing in common.
+    """
+    base, weight = plan.target.linear.base, plan.target.linear.part_weight(plan.target.part).to(copy.device)
+    if isinstance(base, QuantizedWeight):
+        bound = min(1.0, 8 / 2**base.bits)
+        return bool(torch.linalg.vector_norm(copy - weight) < bound * torch.linalg.vector_norm(weight))
     return torch.allclose(copy, weight, rtol=2**-8, atol=2**-24)
 
 

@@ -23,6 +23,7 @@ class QuantizedWeight(BaseWeight):
         first = tensors[0]
         shape = torch.Size((sum(tensor.shape[0] for tensor in tensors), first.shape[1]))
         super().__init__(shape, first.scale.device, first.scale.dtype)
+        self.bits = first.bits
         # Beside float32 an adapter is exact, too; otherwise its packed products are faster on a CPU.
         self.is_packed = self.device.type == "cpu" and first.scale.dtype != torch.float32
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)

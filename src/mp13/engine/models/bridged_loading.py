@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from mp13.engine.context import StepContext
 from mp13.engine.linear.adapted_linear import AdaptedLinear
-from mp13.engine.models.model_files import weight_files
+from mp13.engine.models.model_files import is_of_text, weight_files
 from mp13.engine.models.model_layout import ChosenQuantization, ModelLayout
 from mp13.engine.models.model_weights import DenseEmbedding, ModelWeights
 from mp13.engine.models.quantized_weights import QuantizedWeights
@@ -131,7 +131,11 @@ def empty_model(folder: Path, config: Any, dtype: torch.dtype, trust_remote_code
 
 
 def bridged_layout(model: PreTrainedModel, chosen: ChosenQuantization) -> ModelLayout:
-    """Raises ConfigError when there is nothing in the model to be quantized, or not all that is asked."""
+    """Of the text model; what sees or hears beside it stays as it is.
+
+    Raises:
+        ConfigError: there is nothing in it to be quantized, or not all that is asked.
+    """
     names = {module: name for name, module in model.named_modules()}
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
     if type(head) is not nn.Linear:
@@ -139,7 +143,7 @@ def bridged_layout(model: PreTrainedModel, chosen: ChosenQuantization) -> ModelL
     linears = {
         name: (module.out_features, module.in_features)
         for module, name in names.items()
-        if type(module) is nn.Linear and module is not head
+        if type(module) is nn.Linear and module is not head and is_of_text(name)
     }
     kind = model.config.model_type
     if not linears:
@@ -187,15 +191,15 @@ def fill(
         _require_shape(name, linears[name].base.shape, shape)
         _put(model, name, linears[name])
     table = weights.embedding(layout.embedding)
-    if isinstance(table, DenseEmbedding):
-        _put(model, f"{layout.embedding}.weight", table.weight)
-    else:
-        _put(model, layout.embedding, table)
     if layout.head is not None:
         tied_to = layout.embedding if layout.is_tied else None
         has_bias, of_rows = _has_bias(model, layout.head), keeps_rows(model)
         linears[layout.head] = weights.head(layout.head, tied_to, has_bias, context, of_rows=of_rows)
         _put(model, layout.head, linears[layout.head])
+    if isinstance(table, DenseEmbedding):  # only now: a tied head may have been read from what is replaced here
+        _put(model, f"{layout.embedding}.weight", table.weight)
+    else:
+        _put(model, layout.embedding, table)
     filled = tuple(f"{name}." for name in (*linears, layout.embedding))
     for name, own in model.state_dict(keep_vars=True).items():
         if not name.startswith(filled):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mp13.engine.models.model_files import is_of_text
 from mp13.engine.quantization import DEFAULT_GROUP_SIZE, STORED_METHOD, parse_quantization
 from mp13.errors import ModelError
 
@@ -143,7 +144,7 @@ def model_shape(config: Mapping[str, Any], tensors: Shapes | None = None) -> Mod
 
 
 def _kind(name: str, shape: tuple[int, ...], vocab_size: int) -> str:
-    if "vision" in name or "multi_modal" in name:
+    if not is_of_text(name):
         return "unread"
     if len(shape) != 2 or "experts" in name.split(".") or not name.endswith(".weight"):
         return "other"

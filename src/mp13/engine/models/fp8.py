@@ -5,10 +5,16 @@ import torch
 from mp13.errors import ModelError
 
 SCALE = "_scale_inv"  # what a scale's name has behind the weight's
+_ACTIVATION_SCALE = ".activation_scale"  # of a linear's input, which is not in fp8 here
 
 
 def is_fp8(tensor: torch.Tensor) -> bool:
     return tensor.dtype in (torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+def is_scale(name: str) -> bool:
+    """Whether the tensor of that name has no meaning but beside weights in fp8."""
+    return name.endswith((SCALE, _ACTIVATION_SCALE))
 
 
 def dequantized(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from mp13.errors import ModelError
 _OTHER_LAYOUT = "consolidated"  # Mistral AI puts the same weights beside the model under names of its own
 _CARRIED = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 _OWN = ("config.json", "model.safetensors.index.json", "mp13.json")  # say what these very weights are
+_BESIDE_TEXT = ("vision", "visual", "image", "audio", "multi_modal")  # in names of what sees and hears
 
 
 def gguf_file(path: Path) -> Path | None:
@@ -60,6 +61,11 @@ def carry_files(base: Path, folder: Path, *, code_too: bool) -> None:
         for path in base.glob(pattern):
             if path.name not in _OWN and not (folder / path.name).exists():
                 shutil.copyfile(path, folder / path.name)
+
+
+def is_of_text(name: str) -> bool:
+    """Whether the tensor or module of that name is part of the text model, not of what sees or hears around it."""
+    return not any(word in name for word in _BESIDE_TEXT)
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -15,6 +15,7 @@ from mp13.engine.config import EngineConfig
 from mp13.engine.models.bridged_loading import bridged_layout, empty_model, why_not_by_name
 from mp13.engine.models.choices import choose_device, choose_dtype, read_part
 from mp13.engine.models.decoder_config import decoder_config
+from mp13.engine.models.fp8 import is_scale
 from mp13.engine.models.gguf_checkpoint import GGUFCheckpoint
 from mp13.engine.models.model_files import carry_files, weight_files
 from mp13.engine.models.model_layout import (
@@ -94,9 +95,9 @@ def _tensors(
 ) -> Tensors:
     """Everything that a quantized model consists of, on the CPU."""
     weights = QuantizedWeights(checkpoint.read, dtype, device, chosen, dtype)
-    skipped = f"{layout.head}.weight" if layout.is_tied else None
+    tied = f"{layout.head}.weight" if layout.is_tied else None
     for name in checkpoint.names:
-        if name.removesuffix(".weight") not in chosen.matrices and name != skipped:
+        if name.removesuffix(".weight") not in chosen.matrices and name != tied and not is_scale(name):
             yield name, checkpoint.read(name)
     for module in chosen.matrices:
         source = layout.embedding if layout.is_tied and module == layout.head else None
