@@ -39,7 +39,7 @@ async def main(model: str, until: str) -> None:
             GenerateRequest(messages=(message,), sampling=SamplingParams(max_tokens=100_000))
         ):
             print(event.type, flush=True)
-    print("torch" in Path("/proc/self/maps").read_text() or "torch" in sys.modules, flush=True)
+    print("libtorch" in Path("/proc/self/maps").read_text() or "torch" in sys.modules, flush=True)
     await asyncio.sleep(3600)
 
 

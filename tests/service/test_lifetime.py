@@ -60,7 +60,7 @@ def test_a_chats_process_has_no_torch_in_it() -> None:
     with a_chat("fake", "inspect") as (chat, _):
         read_until(chat, "finish")
         read_until(chat, "False")
-        assert "torch" not in Path(f"/proc/{chat.pid}/maps").read_text()
+        assert "libtorch" not in Path(f"/proc/{chat.pid}/maps").read_text()
 
 
 def test_interrupting_the_chats_terminal_leaves_the_engine_to_its_other_chats() -> None:

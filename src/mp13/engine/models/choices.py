@@ -100,12 +100,15 @@ def read_part(source: ModelSource, what: str, kind: Any, trust_remote_code: bool
 
 
 def _check_text_type(source: ModelSource) -> None:
-    """Transformers names a type that it does not know, but not the type of a text model within a larger one."""
+    """What Transformers does not say: that there is no configuration; the type of a text model within a larger one."""
+    path = source.folder / "config.json"
+    if not path.is_file():  # Transformers 4 would go by the folder's name, and find an MPT in "empty"
+        raise ModelError(f"config.json of {str(source.path)!r} cannot be read: there is none; fetch the model again")
     try:
-        config = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
         kind = config["text_config"]["model_type"]
     except (OSError, ValueError, KeyError, TypeError):
-        return  # there is none, or Transformers says what is wrong
+        return  # there is no such part, or Transformers says what is wrong
     if kind not in CONFIG_MAPPING and "auto_map" not in config:
         raise ModelError(
             f"the text model in {source.path} is of type {str(kind)[:40]!r}, which Transformers {transformers_version} "
