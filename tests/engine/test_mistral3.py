@@ -284,10 +284,12 @@ def test_an_answer_cut_off_before_its_first_word_does_not_end_the_conversation(t
     assert tokenizer.decode(chat_token_ids(tokenizer, rows)) == "<s>[INST]a[/INST]</s>[INST]b[/INST]"
 
 
+@pytest.mark.parametrize("neighbours", [(), ("so",)])
 @pytest.mark.parametrize("version", ["v3", "v13"])
-def test_the_past_is_what_the_next_turn_begins_with(tmp_path: Path, version: str) -> None:
+def test_the_past_is_what_the_next_turn_begins_with(tmp_path: Path, version: str, neighbours: tuple[str, ...]) -> None:
     tokenizer = MistralTokenizer(write_tekken(tmp_path, version))
-    past = [ChatMessage("user", "a"), ChatMessage("assistant", "Hello", spelled(tokenizer, "Hello"))]
+    past = [ChatMessage("user", "a"), *(ChatMessage("assistant", text) for text in neighbours),
+            ChatMessage("assistant", "Hello", spelled(tokenizer, "Hello"))]  # fmt: skip
     ids = chat_token_ids(tokenizer, past, is_past=True)
     following = chat_token_ids(tokenizer, [*past, ChatMessage("user", "more")])
     assert following[: len(ids)] == ids
