@@ -1,7 +1,9 @@
 """Which attention backend runs, and why not another: said by name, before anything heavy is loaded."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -36,7 +38,7 @@ def test_on_a_cpu_auto_is_sdpa_or_for_capped_scores_the_reference() -> None:
     capped = choose_attention("auto", replace(ON_CPU, softcap=True))
     assert capped.name == "reference"
     assert capped.reason == (
-        "the fastest that runs here (sdpa: it cannot cap attention scores, which this model needs)"
+        "the fastest at decoding that runs here (sdpa: it cannot cap attention scores, which this model needs)"
     )
 
 
@@ -73,6 +75,43 @@ def test_a_package_that_breaks_on_import_is_passed_over_by_auto_and_named_to_who
         choose_attention("flash_attention_3", ON_GPU)
 
 
+BROKEN = {  # what flash_attn/__init__.py does, and what is said of it
+    "for another torch": ("raise ImportError('undefined symbol: _ZN3c10')", "ImportError: undefined symbol: _ZN3c10"),
+    "without its kernels": ("import flash_attn_2_cuda", "ModuleNotFoundError: No module named 'flash_attn_2_cuda'"),
+    "for another CUDA": ("raise OSError('no libcudart.so.12')", "OSError: no libcudart.so.12"),
+}
+
+
+@pytest.fixture
+def flash_attn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """The folder of a package flash_attn, on an H100."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    folder = tmp_path / "flash_attn"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == "flash_attn"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_flash_attn_that_breaks_as_a_whole_is_no_reason_for_auto_to_fail(flash_attn: Path, case: str) -> None:
+    code, said = BROKEN[case]
+    (flash_attn / "__init__.py").write_text(code)
+    (flash_attn / "flash_attn_interface.py").touch()
+    need = replace(ON_GPU, block_size=256)
+    assert "flash_attn.flash_attn_interface does not work with this torch" in choose_attention("auto", need).reason
+    assert f"does not work with this torch ({said}); pip install" in (why_not("flash_attention_2", need) or "")
+
+
+def test_flash_attn_4_alone_is_no_flash_attn_2(flash_attn: Path) -> None:
+    (flash_attn / "cute").mkdir()
+    (flash_attn / "cute" / "__init__.py").touch()
+    need = replace(ON_GPU, block_size=256)
+    assert why_not("flash_attention_4", need) is None
+    assert (why_not("flash_attention_2", need) or "").startswith("flash_attn.flash_attn_interface is not installed; ")
+
+
 @pytest.mark.usefixtures("hopper")
 def test_an_old_gpu_is_told_its_compute_capability(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
@@ -83,7 +122,7 @@ def test_an_old_gpu_is_told_its_compute_capability(monkeypatch: pytest.MonkeyPat
 
 def test_every_name_of_the_settings_is_a_backend_and_every_backend_has_a_name() -> None:
     assert set(registry._BACKENDS) == set(ATTENTION_NAMES) - {"auto"}
-    assert [name for name, reason in available(torch.device("cpu")) if reason is None] == ["sdpa", "reference"]
+    assert [name for name, reason in available(ON_CPU) if reason is None] == ["sdpa", "reference"]
     for name in set(ATTENTION_NAMES) - {"auto", "sdpa", "reference"}:
         assert "needs an NVIDIA GPU, and the device is cpu; choose 'sdpa'" in (why_not(name, ON_CPU) or "")
 

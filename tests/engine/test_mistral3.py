@@ -294,6 +294,22 @@ def test_the_past_is_what_the_next_turn_begins_with(tmp_path: Path, version: str
     assert ids[-1] == tokenizer.eos_token_id
 
 
+def test_a_past_of_joined_answers_is_what_the_next_turn_begins_with(
+    tokenizer: MistralTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SentencePiece puts a space before a text, but not before the second of two answers in a row, which are one."""
+    alone = MistralTokenizer.__call__
+
+    def with_space(self: MistralTokenizer, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        return alone(self, f" {text}", add_special_tokens)
+
+    monkeypatch.setattr(MistralTokenizer, "__call__", with_space)
+    past = [ChatMessage("user", "a"), ChatMessage("assistant", "so"), ChatMessage("assistant", "Hello")]
+    ids = chat_token_ids(tokenizer, past, is_past=True)
+    assert tokenizer.decode(ids) == "<s>[INST]a[/INST]so\n\nHello</s>"
+    assert chat_token_ids(tokenizer, [*past, ChatMessage("user", "more")])[: len(ids)] == ids
+
+
 def test_a_conversation_that_mistral_common_refuses_is_a_sentence(tokenizer: MistralTokenizer) -> None:
     with pytest.raises(ConfigError, match="mistral-common refuses this conversation: Unknown message role: narrator"):
         chat_token_ids(tokenizer, [ChatMessage("narrator", "x")])

@@ -2,17 +2,21 @@
 
 import io
 import json
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
-from mp13.chat.cli import config, doctor
+from mp13.chat.cli import config, doctor, probe
 from mp13.chat.settings.load import config_file
 from mp13.chat.settings.schema import Settings
+from mp13.engine.attention import registry
 from mp13.library.paths import config_dir, data_dir
 from tests.fakes.command import Command, Outcome, Terminal
 
@@ -20,6 +24,7 @@ Run = Callable[..., Outcome]
 HEALTHY: dict[str, Any] = {
     "packages": {"torch": ["2.13.0", ""], "transformers": ["5.23.0", ""]},
     "cpu": "AVX512, 2 threads", "gpus": [],
+    "auto": "sdpa, the fastest at decoding that runs here",
     "attention": [["sdpa", None], ["reference", None], ["xformers", "it needs an NVIDIA GPU; choose 'sdpa'"]],
     "quantization": [["hqq-4bit", "int4 product", ""]],
 }  # fmt: skip
@@ -103,8 +108,37 @@ def test_a_backend_that_does_not_run_says_why_and_what_to_do() -> None:
     assert found["attention xformers"] == doctor.Finding(
         "no", "attention xformers", "it needs an NVIDIA GPU", "choose 'sdpa'"
     )
+    assert found["attention auto"].detail == "sdpa, the fastest at decoding that runs here"
     none = findings(lambda: {**HEALTHY, "attention": [["sdpa", "broken; mend it"]]})
     assert none["attention"].mark == "fail"
+
+
+def test_attention_is_judged_over_the_configured_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    for package in ("flash_attn.flash_attn_interface", "triton"):
+        monkeypatch.setitem(sys.modules, package, ModuleType(package))
+    monkeypatch.setattr(registry, "_is_installed", lambda package: package in sys.modules)
+    monkeypatch.setattr(registry, "_function", lambda name: name)
+    for block_size, reason in ((16, "its cache blocks hold a multiple of 256 tokens, not 16"), (256, None)):
+        backends, auto = probe._attention(torch, block_size)
+        assert (dict(backends)["flash_attention_2"] or "").partition(";")[0] == (reason or "")
+        assert auto.startswith("triton, " if reason else "flash_attention_2, ")
+        assert (f"flash_attention_2: {reason}" in auto) is bool(reason)
+
+
+def test_the_probe_is_asked_about_the_configured_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        asked.append(command[-1])
+        return subprocess.CompletedProcess(command, 0, b"{}", b"")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for value in ("256", "nonsense"):
+        monkeypatch.setenv("MP13_BLOCK_SIZE", value)
+        doctor.probed()
+    assert asked == ["256", "16"]
 
 
 def test_a_quantization_says_how_it_multiplies_or_what_it_lacks() -> None:
@@ -131,6 +165,7 @@ def test_the_doctor_asks_torch_in_another_process_and_exits_by_what_it_finds(
     assert (code, "torch" in sys.modules) == (0, False)
     assert "  ok  torch: 2." in out
     assert "attention: sdpa, reference" in out
+    assert "  ok  attention auto: sdpa, the fastest at decoding that runs here" in out
     monkeypatch.setattr(doctor, "probed", lambda: {"error": "torch is not installed"})
     code, out, _ = run("doctor")
     assert (code, "FAIL  torch: torch is not installed: " in out) == (1, True)

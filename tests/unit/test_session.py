@@ -463,6 +463,19 @@ async def test_an_engine_that_fails_in_place_of_another_gives_it_back(chats: Cha
     assert [client.config.attn_implementation for client in chats.host.clients] == ["auto", "reference", "auto"]
 
 
+async def test_what_is_set_while_an_engine_loads_stays_when_it_fails(chats: Chats) -> None:
+    session = chats.open()
+    await ask(session, "one")
+    chats.host.breaks, chats.host.waits = "reference", asyncio.Event()
+    await session.change_settings(attn_implementation="reference")
+    async for event in session.start():
+        if isinstance(event, LoadProgress) and not chats.host.waits.is_set():
+            await session.change_settings(temperature="0.3")
+            chats.host.waits.set()
+    assert isinstance(event, EngineReady)
+    assert (session.settings.attn_implementation, session.settings.temperature) == ("auto", 0.3)
+
+
 async def test_a_prompt_to_an_engine_that_fails_in_place_of_another_is_refused_and_the_next_is_answered(
     chats: Chats,
 ) -> None:
@@ -481,7 +494,7 @@ async def test_the_first_engine_has_nothing_to_fall_back_to(chats: Chats) -> Non
     session = chats.open(attn_implementation="reference")
     chats.host.breaks = "reference"
     events = [event async for event in session.start() if isinstance(event, EngineFailed)]
-    assert [event.fallback for event in events] == [None]
+    assert [event.falls_back for event in events] == [False]
     assert session.settings.attn_implementation == "reference" and len(chats.host.clients) == 1
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import mp13
 from mp13.chat.settings.load import config_file, load_settings, unknown_variables
 from mp13.chat.settings.model import STARTER_NAMES
+from mp13.chat.settings.schema import Settings
 from mp13.errors import Mp13Error
 from mp13.library.paths import config_dir, data_dir
 from mp13.library.starter import starter_dir, starter_ready
@@ -45,10 +46,10 @@ def examine(run_probe: Callable[[], dict[str, Any]] | None = None) -> Iterator[F
 
 
 def probed() -> dict[str, Any]:
-    """The answers of cli/probe.py; {"error": …} when it gave none."""
+    """The answers of cli/probe.py under the configured block size; {"error": …} when it gave none."""
     package_root = str(Path(mp13.__file__).parents[1])
     path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-P", "-m", "mp13.chat.cli.probe"]
+    command = [sys.executable, "-P", "-m", "mp13.chat.cli.probe", str(_block_size())]
     try:
         done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=_PROBE_S)
         found: dict[str, Any] = json.loads(done.stdout)
@@ -58,6 +59,14 @@ def probed() -> dict[str, Any]:
         last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         return {"error": last or f"the process ended with code {done.returncode}"}
     return found
+
+
+def _block_size() -> int:
+    try:
+        return load_settings().block_size
+    except Mp13Error:  # a finding of its own
+        default: int = Settings.model_fields["block_size"].default
+        return default
 
 
 def _python() -> Finding:
@@ -130,7 +139,7 @@ def _torch_side(found: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("ok", "processor", found["cpu"])
         gpus = [f"{gpu['name']}, {gpu['memory'] / 2**30:.0f} GiB" for gpu in found["gpus"]]
         yield Finding("ok", "GPU", "; ".join(gpus) or "none that torch can use; models run on the processor")
-        yield from _attention(found["attention"])
+        yield from _attention(found["attention"], found["auto"])
         for kind, how, why_not in found["quantization"]:
             why, _, fix = why_not.partition("; ")
             yield (
@@ -140,11 +149,13 @@ def _torch_side(found: dict[str, Any]) -> Iterator[Finding]:
             )
 
 
-def _attention(backends: list[tuple[str, str | None]]) -> Iterator[Finding]:
-    """Those that run, then each that does not: why, and what to install."""
+def _attention(backends: list[tuple[str, str | None]], auto: str) -> Iterator[Finding]:
+    """Those that run, what `auto` takes of them, then each that does not: why, and what to install."""
     running = ", ".join(name for name, reason in backends if reason is None)
     no_backend = Finding("fail", "attention", "no backend runs", "install torch and mp13 anew")
     yield Finding("ok", "attention", running) if running else no_backend
+    if auto:
+        yield Finding("ok", "attention auto", auto)
     for name, reason in backends:
         if reason is not None:
             why, _, fix = reason.partition("; ")

@@ -1,5 +1,5 @@
 """Answers the doctor's questions that need torch. Run as a process of its own, so that the chat's never loads it:
-`python -m mp13.chat.cli.probe` prints one JSON object.
+`python -m mp13.chat.cli.probe BLOCK_SIZE` prints one JSON object.
 """
 
 import json
@@ -10,16 +10,19 @@ from typing import Any
 PACKAGES = ("torch", "transformers", "peft", "safetensors")
 
 
-def probe() -> dict[str, Any]:
-    """What imports and in which version, what processor and GPUs offer, which attention backends run and why not."""
+def probe(block_size: int) -> dict[str, Any]:
+    """What imports and in which version, what processor and GPUs offer, which attention backends run over blocks of
+    `block_size` tokens and why not, and which is chosen."""
     packages = {name: _imported(name) for name in PACKAGES}
-    found: dict[str, Any] = {"packages": packages, "cpu": "", "gpus": [], "attention": [], "quantization": []}
+    found: dict[str, Any] = {
+        "packages": packages, "cpu": "", "gpus": [], "attention": [], "auto": "", "quantization": [],
+    }  # fmt: skip
     if packages["torch"][0]:
         torch = import_module("torch")
         found["cpu"] = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
         if torch.cuda.is_available():
             found["gpus"] = [_gpu(torch, index) for index in range(torch.cuda.device_count())]
-        found["attention"] = _attention(torch)
+        found["attention"], found["auto"] = _attention(torch, block_size)
         found["quantization"] = _quantization(torch)
     return found
 
@@ -36,11 +39,14 @@ def _gpu(torch: Any, index: int) -> dict[str, Any]:
     return {"name": torch.cuda.get_device_name(index), "memory": torch.cuda.mem_get_info(index)[1]}
 
 
-def _attention(torch: Any) -> list[tuple[str, str | None]]:
-    """Each backend, and why it does not run here; None if it does."""
+def _attention(torch: Any, block_size: int) -> tuple[list[tuple[str, str | None]], str]:
+    """Each backend, and why it does not run here, None if it does; then what `auto` takes and why. For a model of the
+    usual kind."""
+    registry = import_module("mp13.engine.attention.registry")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    backends: list[tuple[str, str | None]] = import_module("mp13.engine.attention.registry").available(device)
-    return backends
+    need = registry.AttentionNeed(device, torch.bfloat16, head_dim=128, block_size=block_size)
+    choice = registry.choose_attention("auto", need)
+    return registry.available(need), f"{choice.name}, {choice.reason}"
 
 
 def _quantization(torch: Any) -> list[tuple[str, str, str]]:
@@ -57,4 +63,4 @@ def _quantization(torch: Any) -> list[tuple[str, str, str]]:
 
 
 if __name__ == "__main__":
-    json.dump(probe(), sys.stdout)
+    json.dump(probe(int(sys.argv[1])), sys.stdout)

@@ -99,7 +99,7 @@ class EngineConnection:
                 self._proven = settings
                 yield EngineReady(self.engine)
             except Mp13Error as error:
-                yield EngineFailed(error, self.fallback(settings))
+                yield EngineFailed(error, falls_back=self.fallback(settings) is not None)
             finally:
                 if self.engine is None:
                     await self.close()

@@ -113,13 +113,15 @@ class ChatSession:
         the starter first where it is the model and not there yet. Where it was to take the place of another engine and
         fails, the settings are that one's again, and it comes up. Never raises an Mp13Error."""
         await self._idle.stop()
-        fallback: Settings | None = self.settings
-        while fallback is not None:
-            self.settings, fallback = fallback, None
+        falls_back = True
+        while falls_back:
+            falls_back = False
             async with aclosing(self._connection.start(self.settings)) as events:
                 async for event in events:
-                    fallback = event.fallback if isinstance(event, EngineFailed) else None
+                    falls_back = isinstance(event, EngineFailed) and event.falls_back
                     yield event
+            if falls_back:  # other settings may have changed meanwhile, and stay so
+                self.settings = self._connection.fallback(self.settings) or self.settings
         self.warm()
 
     async def ask(self, text: str) -> AsyncGenerator[SessionEvent]:

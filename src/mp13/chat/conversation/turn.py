@@ -10,7 +10,6 @@ from mp13.service.schema import EngineInfo, FinishReason, Metrics, Provenance
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.diff import Diff
-    from mp13.chat.settings.schema import Settings
 
 Role = Literal["user", "assistant"]
 
@@ -53,15 +52,15 @@ class EngineReady:
 class EngineFailed:
     """The engine did not come up. The session lives on: `ask` and `start` try again.
 
-    `fallback` are the settings with the engine that worked before, where the one that failed was to take its place.
+    `falls_back`: it was to take the place of one that worked, which the settings go back to.
     """
 
     error: Mp13Error
-    fallback: "Settings | None" = None
+    falls_back: bool = False
 
     @property
     def message(self) -> str:
-        again = "; the settings are as before, and the engine that worked starts again" if self.fallback else ""
+        again = "; the settings are as before, and the engine that worked starts again" if self.falls_back else ""
         return f"{self.error}{again}"
 
 

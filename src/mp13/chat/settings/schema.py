@@ -107,8 +107,8 @@ class EngineSettings(BaseModel):
     model_impl: str = Field("auto", description="`auto`, `native` (mp13's decoder) or `transformers`.")
     attn_implementation: str = Field(
         "auto",
-        description=f"The attention backend: {_named(ATTENTION_NAMES)}. `auto` takes the fastest that runs; "
-        "`mp13config doctor` says which do.",
+        description=f"The attention backend: {_named(ATTENTION_NAMES)}. `auto` takes the fastest at decoding "
+        "that runs; `mp13config doctor` says which do, and which it is.",
     )
     quantization: Annotated[str, NoDecode, BeforeValidator(_table_text)] = Field(
         "none",

@@ -101,7 +101,7 @@ class Conductor:
         try:
             async for event in session.start():
                 self._emit(event)
-                if isinstance(event, EngineFailed) and event.fallback is None:
+                if isinstance(event, EngineFailed) and not event.falls_back:
                     self._refuse_prompts()
         except Exception as error:  # a defect must not leave the reader before a screen that says nothing
             self._emit(EngineFailed(Mp13Error(_sentence(error))))

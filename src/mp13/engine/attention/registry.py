@@ -52,7 +52,7 @@ class _Backend:
     """`function` is its module in this package and its name there; None in a limit is no limit."""
 
     function: str
-    packages: tuple[str, ...] = ()  # one of them has to be there
+    package: str = ""  # what it imports of a library
     install: str = ""
     capability: tuple[int, int] | None = None  # the least CUDA compute capability; without one, any device will do
     dtypes: tuple[torch.dtype, ...] | None = None
@@ -65,35 +65,36 @@ _HALF = (torch.float16, torch.bfloat16)
 _EIGHTS = tuple(range(8, 257, 8))
 _BACKENDS = {
     "flash_attention_3": _Backend(
-        "flash_attn.flash_attention_3", ("flash_attn_interface",),
+        "flash_attn.flash_attention_3", "flash_attn_interface",
         "build it from the folder `hopper` of the flash-attention repository, as INSTALL.md says",
         capability=(9, 0), dtypes=_HALF, head_dims=_EIGHTS,
     ),
     "flash_attention_2": _Backend(
-        "flash_attn.flash_attention_2", ("flash_attn.flash_attn_interface",),  # version 4 alone has `flash_attn`, too
-        'pip install --no-build-isolation "flash-attn>=2.8.3,<3"',
+        "flash_attn.flash_attention_2", "flash_attn.flash_attn_interface",  # version 4 alone has `flash_attn`, too
+        'pip install --no-build-isolation "mp13[flashattn]"',
         capability=(8, 0), dtypes=_HALF, head_dims=_EIGHTS, block_multiple=256,
     ),
     "triton": _Backend(
-        "triton.paged_attention", ("triton",), 'pip install "mp13[triton]"',
+        "triton.paged_attention", "triton", 'pip install "mp13[triton]"',
         capability=(8, 0), dtypes=_HALF, head_dims=tuple(range(16, 257)),
     ),
     "flash_attention_4": _Backend(
-        "flash_attn.flash_attention_4", ("flash_attn.cute",), 'pip install "flash-attn-4[cu13]"',
+        "flash_attn.flash_attention_4", "flash_attn.cute", 'pip install "flash-attn-4[cu13]"',
         capability=(9, 0), dtypes=_HALF, head_dims=_EIGHTS,
     ),
     "xformers": _Backend(
-        "xformers.paged_attention", ("xformers.ops",), 'pip install "mp13[xformers]"',
+        "xformers.paged_attention", "xformers.ops", 'pip install "mp13[xformers]"',
         capability=(8, 0), dtypes=_HALF, head_dims=(16, 32, 64, 128, 256), block_multiple=64, softcap=False,
     ),
     "sdpa": _Backend("sdpa.paged_attention", softcap=False),
     "reference": _Backend("flash_attn.reference_attention"),
 }  # fmt: skip
-_AUTO = ("flash_attention_3", "flash_attention_2", "triton", "sdpa", "reference")  # on an H100 in order of speed
+# The fastest at decoding first, on an H100 from Triton on; flash-attn 2 and 3 were not measured (docs/attention.md).
+_AUTO = ("flash_attention_3", "flash_attention_2", "triton", "sdpa", "reference")
 
 
 def choose_attention(name: str, need: AttentionNeed) -> AttentionChoice:
-    """The backend called `name`; for "auto", the fastest that computes what the model needs.
+    """The backend called `name`; for "auto", the fastest at decoding that computes what the model needs.
 
     Raises:
         UnsupportedError: the named backend cannot run here, or cannot compute this model's attention.
@@ -111,7 +112,7 @@ def choose_attention(name: str, need: AttentionNeed) -> AttentionChoice:
     else:
         candidate = _AUTO[-1]
     others = f" ({'; '.join(passed_over)})" if passed_over else ""
-    return AttentionChoice(candidate, f"the fastest that runs here{others}", _function(candidate))
+    return AttentionChoice(candidate, f"the fastest at decoding that runs here{others}", _function(candidate))
 
 
 def why_not(name: str, need: AttentionNeed) -> str | None:
@@ -132,9 +133,8 @@ def why_not(name: str, need: AttentionNeed) -> str | None:
     return _not_importable(backend)
 
 
-def available(device: torch.device) -> list[tuple[str, str | None]]:
-    """Every backend with None if it runs on `device`, else why not. For a model of the usual kind."""
-    need = AttentionNeed(device, torch.bfloat16, head_dim=128, block_size=256)
+def available(need: AttentionNeed) -> list[tuple[str, str | None]]:
+    """Every backend with None if it can do what is needed, else why not."""
     return [(name, why_not(name, need)) for name in _BACKENDS]
 
 
@@ -146,27 +146,27 @@ def _not_here(backend: _Backend, device: torch.device) -> str | None:
         if capability < backend.capability:
             least, here = (".".join(map(str, version)) for version in (backend.capability, capability))
             return f"it needs a GPU of compute capability {least}, and this one has {here}; choose 'sdpa'"
-    if backend.packages and not any(_is_installed(package) for package in backend.packages):
-        return f"{backend.packages[0].partition('.')[0]} is not installed; {backend.install}"
+    if backend.package and not _is_installed(backend.package):
+        return f"{backend.package.partition('.')[0]} is not installed; {backend.install}"
     return None
 
 
 def _is_installed(package: str) -> bool:
-    """Without importing more of it than its parent."""
-    try:
-        return find_spec(package) is not None
-    except ImportError:
-        return False
+    """Whether there is anything of its name. Imports nothing: to look within a package would run its code."""
+    return find_spec(package.partition(".")[0]) is not None
 
 
 def _not_importable(backend: _Backend) -> str | None:
-    """A package built for another torch or CUDA is there, and fails when it is imported."""
-    for package in backend.packages:
-        try:
+    """A package may lack the part that is needed, or have been built for another torch and fail when it is imported."""
+    package = backend.package
+    try:
+        if package:
             import_module(package)
-        except Exception as error:  # whatever a broken build raises
-            first_line = str(error).strip().partition("\n")[0]
-            return f"{package} does not work with this torch ({type(error).__name__}: {first_line}); {backend.install}"
+    except Exception as error:  # whatever a broken build raises
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            return f"{package} is not installed; {backend.install}"
+        first_line = str(error).strip().partition("\n")[0]
+        return f"{package} does not work with this torch ({type(error).__name__}: {first_line}); {backend.install}"
     return None
 
 

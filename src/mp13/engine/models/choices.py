@@ -45,7 +45,8 @@ def choose(config: EngineConfig, source: ModelSource) -> Choices:
     dtype = choose_dtype(config.dtype, hf_config, device)
     impl, impl_reason = choose_impl(hf_config, config.model_impl)
     if impl == "transformers" and source.gguf is not None:
-        raise ModelError("model_impl = 'transformers' cannot read a GGUF file; choose 'auto' or 'native'")
+        fix = "choose 'auto' or 'native'" if config.model_impl == impl else "use this model's safetensors instead"
+        raise ModelError(f"model_impl = 'transformers' ({impl_reason}) cannot read a GGUF file; {fix}")
     activation_dtype = torch.float32 if impl == "native" and packs(dtype, device) else dtype
     quantization = choose_quantization(config.quantization, hf_config)
     need = attention_need(hf_config, device, activation_dtype, config.block_size)

@@ -35,6 +35,8 @@ def rope_parameters(config: Any) -> dict[str, Any]:
     parameters.setdefault("rope_type", parameters.get("type", "default"))
     if parameters.get("rope_theta") is None:
         parameters["rope_theta"] = getattr(config, "rope_theta", None) or 10000.0
+    if parameters["rope_type"] == "yarn":  # filled in by Transformers 5
+        parameters.setdefault("original_max_position_embeddings", config.max_position_embeddings)
     return parameters
 
 
@@ -62,7 +64,21 @@ def why_not_native(config: Any) -> str | None:
         return f"rotary embedding of type {rope_type!r} is not one of {', '.join(ROPE_TYPES)}"
     if rope_parameters(config).get("partial_rotary_factor", 1.0) != 1.0:
         return "the rotary embedding covers a part of each head only"
-    return None
+    return _why_not_yarn(config)
+
+
+def _why_not_yarn(config: Any) -> str | None:
+    """Transformers 4 stretches by the quotient of two lengths where a configuration has both, whatever it has for
+    `factor`, and knows nothing of `truncate`."""
+    said, own = getattr(config, "rope_scaling", None) or {}, rope_parameters(config)
+    if hasattr(config, "rope_parameters") or own["rope_type"] != "yarn":
+        return None
+    if not said.get("truncate", True):
+        return "Transformers 4 does not know `truncate` of a YaRN embedding"
+    factor = config.max_position_embeddings / own["original_max_position_embeddings"]
+    if "original_max_position_embeddings" not in said or factor == said["factor"]:
+        return None
+    return f"Transformers 4 stretches its YaRN embedding by {factor:g}, although it says {said['factor']:g}"
 
 
 def decoder_config(config: Any, *, has_head: bool | None = None) -> DecoderConfig:

@@ -151,7 +151,8 @@ def _rope_scaling(file: GGUFFile, head_dim: int, theta: float) -> dict[str, Any]
         return _llama3_rope(file, head_dim, theta)
     start = f"{file.metadata['general.architecture']}.rope.scaling."
     said = {name.removeprefix(start): value for name, value in file.metadata.items() if name.startswith(start)}
-    kind, factor = said.get("type", "none"), _number(file, "rope.scaling.factor", 0.0)
+    factor = _number(file, "rope.scaling.factor", _number(file, "rope.scale_linear", 0.0))  # the latter is its old name
+    kind = said.get("type", "linear")  # as llama.cpp reads it
     if kind == "none" or not factor:
         return None
     if kind not in ("linear", "yarn"):

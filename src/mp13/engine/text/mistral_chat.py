@@ -35,7 +35,8 @@ def mistral_token_ids(tokenizer: MistralTokenizer, rows: Sequence[Row], mark: st
         marked = tokenizer(text, add_special_tokens=False)["input_ids"]
         at = _find(ids, marked, end)
         if at is None:  # it joins neighbours of one role, and with them their tokens
-            return _encode_chat(tokenizer, rows)
+            ids = _encode_chat(tokenizer, asked)
+            return ids[: len(ids) - ids[::-1].index(tokenizer.eos_token_id)] if is_past else ids
         answer = _answer_ids(tokenizer, rows[i], mark)
         ids[at : at + len(marked)] = answer
         end = at + len(answer)

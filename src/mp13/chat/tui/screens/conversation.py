@@ -119,7 +119,7 @@ class ConversationScreen(Screen[None]):
             case EngineReady(info):
                 self._tell(loading=None, problem="", model=Path(info.model).name, context_limit=info.max_model_len)
             case EngineFailed() as failure:
-                self._tell(loading=None, problem="" if failure.fallback else "no engine")
+                self._tell(loading=None, problem="" if failure.falls_back else "no engine")
                 await self._transcript.add(Notice(failure.message, "error"))
             case EntryStarted(entry, mix):
                 self._answered = entry
