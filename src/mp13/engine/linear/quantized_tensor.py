@@ -70,9 +70,11 @@ class QuantizedTensor:
         w = torch.empty(last - first, self.group_size, dtype=dtype, device=self.packed.device)
         for run in range(first // step, -(-last // step)):
             start, stop = max(first, run * step), min(last, (run + 1) * step)
-            shift = self.bits * (_CODES_PER_ITEM[self.bits] - 1 - run)
-            codes = self.packed[start - run * step : stop - run * step] >> shift
-            w[start - first : stop - first] = codes.bitwise_and_((1 << self.bits) - 1)
+            codes = self.packed[start - run * step : stop - run * step]
+            if self.bits < 8:
+                shift = self.bits * (_CODES_PER_ITEM[self.bits] - 1 - run)
+                codes = (codes >> shift).bitwise_and_((1 << self.bits) - 1)
+            w[start - first : stop - first] = codes
         scale, zero = (t[rows.start : rows.stop].to(dtype).view(-1, 1) for t in (self.scale, self.zero))
         w.sub_(1 << self.bits - 1)
         return torch.addcmul(zero, w, scale, out=w).view(len(rows), -1)
