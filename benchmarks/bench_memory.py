@@ -27,7 +27,7 @@ from mp13.engine.config import EngineConfig
 from mp13.engine.models.footprint import weight_format
 from mp13.engine.request import ErrorEvent
 from mp13.engine.sizes import parse_size, shown_size
-from mp13.library.fit import Fit, estimate_fit, read_shape
+from mp13.library.fit import Fit, estimate_fit, read_model
 
 TOLERANCE = 0.1
 
@@ -72,7 +72,8 @@ def main() -> None:
             max_loras=options.adapters,
         )  # fmt: skip
         adapters = write_adapters(Path(folder), model, options.adapters)
-        shape, itemsize = read_shape(model)
+        found = read_model(model)
+        shape, itemsize = found.shape, found.itemsize
         fit = estimate_fit(shape, config, weight_format(config.quantization, itemsize), min(cap, total), on_gpu=True)
         measured = measure(config, adapters)
     good = report(fit, measured, int(min(cap, total) * options.share))

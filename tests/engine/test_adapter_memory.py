@@ -14,9 +14,9 @@ from mp13.engine.linear.delta import LinearDelta
 from mp13.engine.linear.gathered_lora import GatheredLora
 from mp13.engine.linear.lora_batch import make_lora_batch
 from mp13.engine.linear.lora_stack import LoraStack
-from mp13.errors import AdapterError
+from mp13.errors import AdapterError, MixError
 from tests.engine.test_slots import SIZE, World, use
-from tests.engine.tiny_models import tiny_adapter, tiny_model
+from tests.engine.tiny_models import LLAMA_LINEARS, tiny_adapter, tiny_model
 
 RANKS = [1, 2, 3, 5, 8, 13]
 
@@ -117,9 +117,21 @@ def test_room_is_kept_for_plausible_adapters_on_all_linears_of_the_layers(core: 
     attention, mlp = 2 * (64 + 64) + 2 * (64 + 32), 3 * (64 + 96)  # inputs and outputs; k and v are half as wide
     per_rank = 2 * 4 * (attention + mlp)  # layers, bytes
     targets = core.adapters.slots._targets.values()
-    assert adapter_budget(targets, max_loras=3, max_rank=64) == 3 * 16 * per_rank
-    assert adapter_budget(targets, max_loras=3, max_rank=4) == 3 * 4 * per_rank
-    assert core.adapters.reserved_bytes == 3 * 16 * per_rank
+    assert adapter_budget(targets, max_loras=8, max_rank=64) == 8 * 16 * per_rank
+    assert adapter_budget(targets, max_loras=8, max_rank=4) == 8 * 4 * per_rank
+    assert adapter_budget(targets, max_loras=0, max_rank=64) == 0
+
+
+def test_the_largest_adapter_that_the_settings_allow_fits_what_is_kept(
+    core: EngineCore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = [*LLAMA_LINEARS, "lm_head"]
+    path = tiny_adapter(tmp_path / "large", core.config.model, targets=everything, rank=64, use_dora=True)
+    targets = core.adapters.slots._targets.values()
+    monkeypatch.setattr(core.adapters, "_max_bytes", adapter_budget(targets, max_loras=1, max_rank=64))
+    assert core.load_adapter(path).rank == 64
+    assert core.adapters._by_name["large"].device_bytes == core.adapters._max_bytes
+    core.unload_adapter("large")
 
 
 def test_an_adapter_larger_than_what_is_kept_is_refused_with_the_numbers(
@@ -138,6 +150,6 @@ def test_a_mix_larger_than_what_is_kept_is_refused_before_it_waits_for_ever(
     core.load_adapter(folder)
     core.load_adapter(tiny_adapter(folder.with_name("b"), core.config.model, seed=2))
     monkeypatch.setattr(core.adapters, "_max_bytes", core.adapters._by_name["a"].device_bytes)
-    with pytest.raises(AdapterError, match=r"'a\+b' takes .* over the .* kept for max_loras = 3"):
+    with pytest.raises(MixError, match=r"'a\+b' takes .* over the .* kept for max_loras = 3"):
         core.add([1, 2, 3], SamplingParams(), "a+b")
     assert not core.scheduler.has_work()

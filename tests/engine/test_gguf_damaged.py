@@ -11,6 +11,7 @@ from mp13 import LLM
 from mp13.engine.models.gguf_file import GGUFFile
 from mp13.engine.models.gguf_folder import write_settings
 from mp13.errors import ModelError
+from mp13.library.fit import read_model
 from tests.engine.gguf_files import write_gguf
 from tests.engine.tiny_models import tiny_model
 
@@ -94,6 +95,18 @@ def test_no_shorter_copy_of_a_file_is_taken_for_whole(tmp_path: Path) -> None:
         cut.write_bytes(whole[:length])
         with pytest.raises(ModelError):
             GGUFFile(cut)
+
+
+def test_an_estimate_refuses_what_cannot_run_in_the_words_of_loading(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(header(0, 0) + DATA)
+    with pytest.raises(ModelError) as loading:
+        LLM(path)
+    with pytest.raises(
+        ModelError, match=r"model\.gguf cannot run here: .*; use this model's safetensors instead"
+    ) as fit:
+        read_model(path)
+    assert str(fit.value) == str(loading.value)
 
 
 def test_no_changed_byte_of_the_header_gives_another_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mp13.engine.models.footprint import model_shape, weight_format
 from mp13.engine.models.room import freed_on_failure, is_out_of_memory
 from mp13.engine.request import ErrorEvent, FinishEvent
 from mp13.errors import ConfigError, ModelError, UnsupportedError
-from mp13.library.fit import estimate_fit, read_shape
+from mp13.library.fit import estimate_fit, read_model
 from tests.engine.gguf_files import write_gguf
 from tests.engine.tiny_models import LLAMA_LINEARS, tiny_adapter, tiny_model
 
@@ -76,6 +77,7 @@ def test_the_estimate_is_what_an_engine_takes(folder: Path) -> None:
         "max_model_len": 512,
         "max_num_seqs": 3,
         "max_loras": 2,
+        "max_lora_rank": 16,
         "max_num_batched_tokens": 512,
     }
     llm = LLM(folder / "large", kv_cache_memory=3 * 512 * 2 * 3 * 2 * 32 * 4, **settings)
@@ -84,7 +86,8 @@ def test_the_estimate_is_what_an_engine_takes(folder: Path) -> None:
     core = llm._core
     model, cache = core.runner.model, core.runner._cache
     assert isinstance(model, torch.nn.Module)
-    shape, itemsize = read_shape(folder / "large")
+    found = read_model(folder / "large")
+    shape, itemsize = found.shape, found.itemsize
     assert itemsize == 4
     config = EngineConfig("any", **settings)  # type: ignore[arg-type]
     fit = estimate_fit(shape, config, weight_format("none", 4), 10**10, on_gpu=True)
@@ -105,20 +108,20 @@ def test_the_estimate_is_what_an_engine_takes(folder: Path) -> None:
 
 def test_the_shape_from_a_configuration_alone_is_that_of_the_weights(folder: Path) -> None:
     config = json.loads((folder / "large" / "config.json").read_text())
-    assert model_shape(config).weight_bytes(weight_format("none", 2)) == read_shape(folder / "large")[0].weight_bytes(
-        weight_format("none", 2)
-    )
+    assert model_shape(config).weight_bytes(weight_format("none", 2)) == read_model(
+        folder / "large"
+    ).shape.weight_bytes(weight_format("none", 2))
 
 
 def test_a_gguf_file_is_as_large_as_the_model_it_was_made_of(folder: Path) -> None:
     path = write_gguf(folder / "large.gguf", folder / "large")
-    assert read_shape(path)[0].weight_bytes(weight_format("none", 2)) == read_shape(folder / "large")[0].weight_bytes(
-        weight_format("none", 2)
-    )
+    assert read_model(path).shape.weight_bytes(weight_format("none", 2)) == read_model(
+        folder / "large"
+    ).shape.weight_bytes(weight_format("none", 2))
 
 
 def test_weights_that_do_not_fit_are_refused_before_any_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    needed = read_shape(folder / "large")[0].weight_bytes(weight_format("none", 4))
+    needed = read_model(folder / "large").shape.weight_bytes(weight_format("none", 4))
     monkeypatch.setattr(fitting, "room_for", lambda *_: needed)
     monkeypatch.setattr("mp13.engine.models.source.Checkpoint", None)  # using it would be another error
     with pytest.raises(ModelError, match=r"need [\d.]+MiB as float32 and cpu has .*; dtype = 'bfloat16' would fit"):
@@ -128,8 +131,20 @@ def test_weights_that_do_not_fit_are_refused_before_any_is_read(folder: Path, mo
         LLM(folder / "large", dtype="float32")
 
 
+def test_weights_that_another_method_packed_need_what_their_files_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = replace(read_model(folder / "large").shape, packed_bytes=5000)
+    config, cpu = EngineConfig("packed"), torch.device("cpu")
+    monkeypatch.setattr(fitting, "room_for", lambda *_: 5000)
+    fitting.require_room(config, shape, "none", torch.float32, cpu)
+    monkeypatch.setattr(fitting, "room_for", lambda *_: 4999)
+    with pytest.raises(ModelError, match=r"need .* as they are stored and cpu has .* for them; choose a smaller model"):
+        fitting.require_room(config, shape, "none", torch.float32, cpu)
+
+
 def test_a_step_that_does_not_fit_names_the_largest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shape, form = read_shape(folder / "large")[0], weight_format("none", 4)
+    shape, form = read_model(folder / "large").shape, weight_format("none", 4)
     monkeypatch.setattr(sizing, "room_for", lambda *_: shape.activation_bytes(700, 4, form) + 1)
     with pytest.raises(ConfigError, match=r"max_num_batched_tokens = 2048 does not fit .* = 700 fits"):
         LLM(folder / "large", dtype="float32", max_loras=0)

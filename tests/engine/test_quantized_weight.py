@@ -6,10 +6,12 @@ from hqq.core.quantize import Quantizer
 from torch.autograd.graph import saved_tensors_hooks
 
 from mp13.engine.linear import int4_cpu, quantized_tensor
+from mp13.engine.linear import quantized_weight as quantized_weight_module
 from mp13.engine.linear.int4_cpu import Int4CPUWeight
 from mp13.engine.linear.quantized_choice import quantized_weight
 from mp13.engine.linear.quantized_tensor import QuantizedTensor, quantize
 from mp13.engine.linear.quantized_weight import DequantizedWeight, QuantizedEmbedding, QuantizedWeight
+from tests.engine.test_memory import Meter
 
 CPU = torch.device("cpu")
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 5e-3}
@@ -67,6 +69,33 @@ def test_some_rows_are_those_of_the_whole(bits: int) -> None:
     assert torch.equal(tensor.rows(some, torch.float32), tensor.dense(torch.float32)[some])
     ids = some[:4].view(2, 2)
     assert torch.equal(QuantizedEmbedding(tensor, torch.bfloat16)(ids), tensor.dense(torch.bfloat16)[ids])
+
+
+@every_width
+@both_axes
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pieces_one_under_the_other_are_the_whole(
+    bits: int, axis: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = [quantized(n, 96, bits, axis=axis, dtype=torch.bfloat16) for n in (37, 64)]  # rows lie across runs
+    monkeypatch.setattr(quantized_weight_module, "UNPACKED", 5 * 96)
+    pieces, whole = list(DequantizedWeight(tensors, None).pieces(dtype)), [tensor.dense(dtype) for tensor in tensors]
+    assert torch.equal(torch.cat(pieces), torch.cat(whole))
+    assert max(map(len, pieces)) == (64 if axis == 0 else 5)
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_a_product_dequantizes_no_more_than_a_piece_at_a_time(kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = [quantized(640, 512, 4, 64), quantized(384, 512, 4, 64)]
+    weight = (Int4CPUWeight if kernel else DequantizedWeight)(tensors, None)
+    x, piece = noise(3, 512), 64 * 512
+    wanted = x @ torch.cat([tensor.dense(torch.float32) for tensor in tensors]).T
+    for module in (quantized_weight_module, int4_cpu):
+        monkeypatch.setattr(module, "UNPACKED", piece)
+    with Meter() as meter:
+        y = weight.many(x)
+    assert relative_error(y, wanted) <= TOLERANCE[torch.float32]
+    assert 4 * piece <= meter.peak <= 1.5 * 4 * piece + 2 * y.nbytes  # float32, and the codes on their way
 
 
 @every_width

@@ -290,6 +290,39 @@ def test_a_long_text_keeps_no_answer_waiting_for_long(llm: LLM, monkeypatch: pyt
     assert passes[-1].num_tokens > 10  # once the answer is out
 
 
+@pytest.fixture
+def short_of_bytes(folder: Path) -> EngineCore:
+    """As on a GPU: slots for four adapters, and room in bytes for the two largest of them."""
+    core = load(folder, max_loras=4)._core
+    core.adapters._max_bytes = core.adapters.slots._max_bytes = sum(
+        core.adapters._by_name[name].device_bytes for name in "cd"
+    )
+    return core
+
+
+def test_adapters_that_are_too_large_together_are_judged_in_several_passes(
+    short_of_bytes: EngineCore, reference: list[torch.Tensor]
+) -> None:
+    core = short_of_bytes
+    core.score(TEXT, ["base", "a", "b", "c", "d"])
+    answer = core.add(TEXT[:9], GREEDY, "a")
+    with watched(core) as passes:
+        (scored,) = [event for event in steps(core) if isinstance(event, ScoreEvent)]
+    assert len({frozenset(row.seq.adapters for row in batch.rows) for batch in passes}) > 1
+    assert_text_scores([list(scores) for scores in scored.scores[:2]], reference[:2])
+    assert answer and len(scored.scores) == 5
+    assert_nothing_left(core)
+
+
+def test_a_comparison_that_never_fits_by_bytes_is_refused_and_keeps_nobody_waiting(short_of_bytes: EngineCore) -> None:
+    core = short_of_bytes
+    with pytest.raises(MixError, match=r"a comparison of 3 adapters, all at once, takes .* kept for max_loras = 4"):
+        core.score(TEXT, ["d", "a", "b+c"])
+    core.add(TEXT[:9], GREEDY, "a")
+    assert any(isinstance(event, FinishEvent) for event in steps(core))
+    assert_nothing_left(core)
+
+
 def test_scores_that_wait_for_a_slot_get_it_however_many_requests_come(folder: Path) -> None:
     core = load(folder, max_loras=1, max_cpu_loras=4)._core
     core.add(TEXT[:3], GREEDY, "a")

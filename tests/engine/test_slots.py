@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mp13.engine.adapters.adapter_file import LoadedAdapter
+from mp13.engine.adapters.budget import device_bytes
 from mp13.engine.adapters.slots import AdapterSlots
 from mp13.engine.context import StepContext
 from mp13.engine.linear.adapted_linear import AdaptedLinear
@@ -29,7 +30,12 @@ class World:
             "q": AdapterTarget(self.qk, 0), "k": AdapterTarget(self.qk, 1), "down": AdapterTarget(self.down, 0)
         }  # fmt: skip
         self.disk: dict[str, LoadedAdapter] = {}
-        self.slots = AdapterSlots(targets, max_slots, lambda digest: self.disk[digest])
+        self.reads: list[str] = []
+        self.slots = AdapterSlots(targets, max_slots, self.find, lambda digest: device_bytes(self.disk[digest].deltas))
+
+    def find(self, digest: str) -> LoadedAdapter:
+        self.reads.append(digest)
+        return self.disk[digest]
 
     def add(self, digest: str, value: float = 1.0, rank: int = 2, paths: tuple[str, ...] = ("q", "k", "down")) -> None:
         """An adapter that adds `value` * Σx to each output of the modules in `paths`."""
@@ -83,6 +89,25 @@ def test_a_pinned_adapter_stays_and_the_request_waits(world: World) -> None:
     world.slots.release((("a", 1.0),))
     assert use(world, "c")
     assert set(world.slots.resident) == {"b", "c"}
+
+
+def test_while_there_is_no_room_nothing_is_read(world: World) -> None:
+    assert world.slots.acquire((("a", 1.0), ("b", 1.0)))
+    assert not use(world, "c")
+    world.slots._max_bytes = world.slots.bytes_of("ab")
+    world.slots.release((("b", 1.0),))
+    world.add("large", rank=3)
+    assert not use(world, "large")
+    assert world.reads == ["a", "b"]
+    assert use(world, "c") and world.reads == ["a", "b", "c"]
+
+
+def test_what_could_be_held_is_told_by_number_and_bytes_whatever_is_in_use(world: World) -> None:
+    assert world.slots.acquire((("a", 1.0), ("b", 1.0)))
+    assert world.slots.could_hold("cd") and not world.slots.could_hold("bcd")
+    world.slots._max_bytes = world.slots.bytes_of("cd")
+    world.add("large", rank=3)
+    assert world.slots.could_hold("cd") and not world.slots.could_hold(["c", "large"])
 
 
 def test_a_slot_keeps_nothing_of_the_adapter_before(world: World) -> None:

@@ -15,7 +15,7 @@ from mp13.engine.models.footprint import weight_format
 from mp13.engine.models.room import free_memory
 from mp13.engine.request import ErrorEvent, FinishEvent
 from mp13.errors import ConfigError, ModelError
-from mp13.library.fit import estimate_fit, read_shape
+from mp13.library.fit import estimate_fit, read_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")]
 GIB = 2**30
@@ -74,7 +74,8 @@ def serve(llm: LLM, folder: Path, length: int) -> None:
 def test_the_peak_is_within_the_share_and_a_tenth_of_the_estimate(folder: Path, cap: Cap, gibs: float) -> None:
     """With 1.5 GiB the cache takes what is left, and answers wait for each other; with 4 it holds all of them."""
     memory, settings = cap(gibs * GIB), {"max_model_len": 8192, "max_num_seqs": 4, "max_loras": NUM_ADAPTERS}
-    shape, itemsize = read_shape(folder / "model")
+    found = read_model(folder / "model")
+    shape, itemsize = found.shape, found.itemsize
     config = EngineConfig("any", **settings)  # type: ignore[arg-type]
     fit = estimate_fit(shape, config, weight_format("none", itemsize), memory, on_gpu=True)
     llm = loaded(folder, max_model_len=8192, max_num_seqs=4)

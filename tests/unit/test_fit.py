@@ -15,7 +15,7 @@ from mp13.chat.cli import models_cli, mp13
 from mp13.engine.config import EngineConfig
 from mp13.engine.models.footprint import model_shape, weight_format
 from mp13.errors import ConfigError, ModelError
-from mp13.library.fit import estimate_fit, fits_by_quantization, read_shape
+from mp13.library.fit import estimate_fit, fits_by_quantization, read_model
 from mp13.library.paths import models_dir
 from tests.fakes.command import Command
 
@@ -43,6 +43,18 @@ def test_weights_of_4_bits_keep_a_scale_and_a_zero_for_each_group() -> None:
     assert shape.weight_bytes(ends) == shape.weight_bytes(weight_format("hqq-4bit", 2)) - 128256 * 4096 * (
         4 - (1 + 4 / 64) - (0.5 + 4 / 64)
     )
+
+
+def test_a_step_counts_the_most_that_is_dequantized_at_one_time() -> None:
+    shape, tokens = model_shape(LLAMA_8B), 8192  # so many that their MLP takes more than a judged text
+
+    def unpacked(name: str) -> float:
+        full, form = (shape.activation_bytes(tokens, 2, weight_format(of, 2)) for of in ("none", name))
+        return (form - full) / 2
+
+    assert unpacked("hqq-4bit") == unpacked("hqq-8bit head 8bit") == 2**25
+    assert unpacked("hqq-4bit axis0") == 2 * 14336 * 4096  # gate and up, which cannot be cut
+    assert unpacked("hqq-4bit axis0 head 4bit") == 128256 * 4096
 
 
 def test_a_shared_embedding_counts_once_unless_the_head_has_bits_of_its_own() -> None:
@@ -124,7 +136,8 @@ def write_model(folder: Path, **config: Any) -> Path:
 
 
 def test_what_is_in_the_files_counts_whatever_the_family(tmp_path: Path) -> None:
-    shape, itemsize = read_shape(write_model(tmp_path / "model"))
+    found = read_model(write_model(tmp_path / "model"))
+    shape, itemsize = found.shape, found.itemsize
     assert (shape.embedding, shape.head, shape.linears, itemsize) == (320 * 64, 0, ((64, 64),), 2)
     assert shape.other == 32 * 64 + 64 + 64  # experts are never quantized, and what only sees is not read
     assert (shape.num_layers, shape.head_dim, shape.max_position) == (1, 16, 128)
@@ -132,7 +145,7 @@ def test_what_is_in_the_files_counts_whatever_the_family(tmp_path: Path) -> None
 
 def test_a_configuration_without_weights_is_enough(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
-    assert read_shape(tmp_path)[0] == model_shape(LLAMA_8B)
+    assert read_model(tmp_path).shape == model_shape(LLAMA_8B)
     assert fits_by_quantization(tmp_path, CARD, 24 * GIB, on_gpu=True)["none"].longest == 8192
 
 
@@ -144,18 +157,83 @@ def test_a_model_saved_quantized_is_what_it_was_saved_as(tmp_path: Path) -> None
     assert fit.weights == model_shape(LLAMA_8B).weight_bytes(weight_format(name, 2))
 
 
+@pytest.mark.parametrize("asked", ["hqq-4bit head 8bit", "hqq-4bit g64 head 8bit kernel int4", "none"])
+def test_a_saved_model_may_be_asked_for_as_what_it_is(tmp_path: Path, asked: str) -> None:
+    stored = {"quant_method": "mp13-hqq", "weights": {"bits": 4, "group_size": 64, "axis": 1, "head": 8}}
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA_8B, "quantization_config": stored}))
+    assert list(fits_by_quantization(tmp_path, CARD, 24 * GIB, on_gpu=True, quantization=asked)) == [
+        "hqq-4bit g64 head 8bit"
+    ]
+
+
+@pytest.mark.parametrize("asked", ["hqq-4bit", "hqq-8bit head 8bit", "hqq-4bit g32 head 8bit"])
+def test_a_saved_model_is_nothing_else(tmp_path: Path, asked: str) -> None:
+    stored = {"quant_method": "mp13-hqq", "weights": {"bits": 4, "group_size": 64, "axis": 1, "head": 8}}
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA_8B, "quantization_config": stored}))
+    with pytest.raises(ConfigError, match=f"{asked} cannot be used: .* already quantized, as 'hqq-4bit g64 head 8bit'"):
+        fits_by_quantization(tmp_path, CARD, 24 * GIB, on_gpu=True, quantization=asked)
+
+
+def write_quantized(folder: Path, stored: dict[str, Any], tensors: dict[str, tuple[int, ...]], **config: Any) -> Path:
+    """A model of one layer whose config.json says that it is quantized."""
+    folder.mkdir(parents=True)
+    content = {**LLAMA_8B, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "vocab_size": 320,
+               "num_attention_heads": 4, "num_key_value_heads": 2, "quantization_config": stored, **config}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(content))
+    arrays = {name: numpy.zeros(shape, dtype=numpy.int8) for name, shape in tensors.items()}
+    save_file(arrays, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("config", [{}, {"num_experts": 8}, {"num_local_experts": 8}], ids=str)
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])
+def test_what_another_method_packed_is_as_large_as_its_files(tmp_path: Path, method: str, config: Any) -> None:
+    tensors = {"model.layers.0.self_attn.q_proj.qweight": (8, 64), "model.embed_tokens.weight": (320, 64)}
+    path = write_quantized(tmp_path / "model", {"quant_method": method, "bits": 4}, tensors, **config)
+    ((name, fit),) = fits_by_quantization(path, CARD, 8 * GIB, on_gpu=True).items()
+    assert name == method and fit.weights == (path / "model.safetensors").stat().st_size
+    assert (64, 64) in read_model(path).shape.linears and fit.adapters > 0
+    with pytest.raises(
+        ConfigError, match=f"--quantization hqq-4bit cannot be used: .* already quantized, as '{method}'"
+    ):
+        fits_by_quantization(path, CARD, 8 * GIB, on_gpu=True, quantization="hqq-4bit")
+    (path / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=f"how large weights packed by {method} are"):
+        read_model(path)
+
+
+def test_experts_in_8_bit_floating_point_are_as_large_as_their_tensors(tmp_path: Path) -> None:
+    experts = {f"model.layers.0.mlp.experts.{i}.up_proj": (32, 64) for i in range(4)}
+    tensors = {f"{name}.weight": shape for name, shape in experts.items()}
+    scales = {f"{name}.weight_scale_inv": (1, 1) for name in experts}
+    linear = {"model.layers.0.self_attn.q_proj.weight": (64, 64)}
+    path = write_quantized(tmp_path / "model", {"quant_method": "fp8"}, tensors | scales | linear, num_experts=4)
+    found = read_model(path)
+    assert found.saved is None and found.shape.packed_bytes is None
+    assert (found.shape.linears, found.shape.other) == (((64, 64),), 4 * 32 * 64 + 4)
+
+
+def test_experts_beside_what_we_saved_quantized_count_as_they_are(tmp_path: Path) -> None:
+    linear = "model.layers.0.self_attn.q_proj.weight"
+    tensors = {f"{linear}_packed": (64, 32), f"{linear}_scale": (48, 2), f"{linear}_zero": (48, 2),
+               "model.layers.0.mlp.experts.0.up_proj.weight": (32, 64)}  # fmt: skip
+    stored = {"quant_method": "mp13-hqq", "weights": {"bits": 4, "group_size": 32, "axis": 1}}
+    shape = read_model(write_quantized(tmp_path / "model", stored, tensors, num_experts=4)).shape
+    assert (shape.linears, shape.other) == (((48, 64),), 32 * 64)
+
+
 @pytest.mark.parametrize("content", ["", "[1]", "{", "[" * 100_000])
 def test_a_damaged_configuration_is_a_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ModelError, match="fetch the model again"):
-        read_shape(tmp_path)
+        read_model(tmp_path)
 
 
 def test_a_damaged_weight_file_is_a_sentence(tmp_path: Path) -> None:
     write_model(tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").write_bytes(b"no header")
     with pytest.raises(ModelError, match="damaged or incomplete"):
-        read_shape(tmp_path / "model")
+        read_model(tmp_path / "model")
 
 
 def test_estimating_needs_no_torch() -> None:

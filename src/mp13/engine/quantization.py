@@ -12,6 +12,7 @@ BITS = (8, 4, 3, 2)
 GROUP_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 DEFAULT_GROUP_SIZE = 64
 KERNELS = ("auto", "int4")
+UNPACKED = 2**25  # weights of few bits that lie dequantized at one time, where rows can be taken by themselves
 STORED_METHOD = "mp13-hqq"  # in a saved model's config.json; Transformers' own loaders refuse a name they don't know
 QUANTIZATION_NAMES = ("none", *(f"hqq-{bits}bit" for bits in BITS))
 _KEYS = ("bits", "group_size", "axis", "head", "embeddings", "kernel")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from mp13.engine.adapters.manager import AdapterManager
+from mp13.engine.adapters.slots import AdapterSlots
 from mp13.engine.execution.model_runner import ModelRunner
 from mp13.engine.models.footprint import MAX_LOGITS
 from mp13.engine.models.room import readable
@@ -30,7 +31,8 @@ _MAX_REFUSALS = 8  # turns in vain, after which no new request may take what a g
 class ScoreGroup:
     """`seqs` hold all tokens of the text but the last, one sequence a mix. Judged are the tokens from `start` (≥ 1) on.
 
-    Where the mixes need more slots or blocks than there are, they take several passes, the first mix in each of them.
+    Where the mixes need more blocks, slots or bytes for adapters than there are, they take several passes, the first
+    mix in each of them.
     """
 
     request_id: str
@@ -58,15 +60,19 @@ class ScoreGroup:
     def is_done(self) -> bool:
         return all(len(scores) == self.num_judged for scores in self.scores)
 
-    def needs(self, mixes: list[int]) -> AdapterWeights:
-        """The adapters of these mixes, each once."""
-        return tuple(sorted({digest: 1.0 for i in mixes for digest, w in self.seqs[i].adapters if w != 0.0}.items()))
+    def digests(self, mixes: list[int]) -> set[str]:
+        """Of the adapters of these mixes."""
+        return {digest for i in mixes for digest, weight in self.seqs[i].adapters if weight != 0.0}
 
-    def next_pass(self, max_slots: int, max_seqs: int) -> list[int]:
+    def needs(self, mixes: list[int]) -> AdapterWeights:
+        """What to acquire for these mixes."""
+        return tuple((digest, 1.0) for digest in sorted(self.digests(mixes)))
+
+    def next_pass(self, slots: AdapterSlots, max_seqs: int) -> list[int]:
         """The mixes to go through the text together, of those that have not yet."""
         chosen = [0]
         for i in range(1, len(self.seqs)):
-            fits = len(chosen) < max_seqs and len(self.needs([*chosen, i])) <= max_slots
+            fits = len(chosen) < max_seqs and slots.could_hold(self.digests([*chosen, i]))
             if fits and len(self.scores[i]) < self.num_judged:
                 chosen.append(i)
         return chosen
@@ -126,10 +132,8 @@ class Scoring:
         """Raises MixError or ContextError for a group that can never run."""
         if not group.seqs:
             raise MixError("there is no mix to judge the text; give at least one, such as 'base'")
-        max_slots, pool = self._adapters.slots.max_slots, scheduler.pool
-        needed = max(len(group.needs([0, i])) for i in range(len(group.seqs)))
-        if needed > max_slots:
-            raise MixError(f"a comparison of {needed} adapters needs them all at once; raise max_loras = {max_slots}")
+        pool = scheduler.pool
+        self._adapters.require_together(group.digests([0, i]) for i in range(len(group.seqs)))
         side_by_side = min(2, len(group.seqs))
         if side_by_side > _max_seqs(group, pool):
             raise ContextError(
@@ -217,7 +221,7 @@ class Scoring:
 
     def _acquire(self, group: ScoreGroup, pool: BlockPool) -> bool:
         slots = self._adapters.slots
-        chosen = group.next_pass(slots.max_slots, _max_seqs(group, pool))
+        chosen = group.next_pass(slots, _max_seqs(group, pool))
         if not slots.acquire(group.needs(chosen)):
             return False
         group.active = chosen

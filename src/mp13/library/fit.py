@@ -6,23 +6,23 @@ in place, as it does on a GPU. No torch.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mp13.engine.config import QUANTIZATION_NAMES, EngineConfig
 from mp13.engine.execution.cache_size import DEFAULT_ON_CPU, Room, share_cache
 from mp13.engine.models.footprint import (
-    PLAUSIBLE_RANK,
     SLACK,
     ModelShape,
     WeightFormat,
     model_shape,
-    stored_quantization,
+    saved_quantization,
     weight_format,
 )
-from mp13.engine.models.model_files import gguf_file, tensor_shapes
-from mp13.errors import ModelError
+from mp13.engine.models.model_files import gguf_file, tensor_shapes, weight_bytes
+from mp13.engine.quantization import Quantization, parse_quantization
+from mp13.errors import ConfigError, ModelError
 
 _ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -55,15 +55,14 @@ def estimate_fit(
     memory: int,
     *,
     on_gpu: bool,
-    rank: int = PLAUSIBLE_RANK,
 ) -> Fit:
-    """What an engine with `config` takes of `memory` bytes, its weights kept in `form` and `max_loras` adapters of
-    `rank` in its slots. On the CPU activations and cache are float32, as they are without bfloat16 instructions.
+    """What an engine with `config` takes of `memory` bytes, its weights kept in `form`. On the CPU activations and
+    cache are float32, as they are without bfloat16 instructions.
     """
     itemsize = form.itemsize if on_gpu else 4
     tokens = min(config.max_num_batched_tokens, config.max_model_len or shape.max_position)
     weights, activations = shape.weight_bytes(form), shape.activation_bytes(tokens, itemsize, form)
-    adapters = config.max_loras * shape.adapter_bytes(min(rank, config.max_lora_rank), itemsize)
+    adapters = shape.adapter_bytes(config.max_loras, config.max_lora_rank, itemsize)
     share = memory * config.gpu_memory_utilization * (1 - SLACK) if on_gpu else memory
     default = None if on_gpu else min(DEFAULT_ON_CPU, memory // 4)
     room = Room("", int(share) - weights - adapters, lambda length: activations, default)
@@ -73,44 +72,72 @@ def estimate_fit(
 
 
 def fits_by_quantization(
-    model: Path, config: EngineConfig, memory: int, *, on_gpu: bool, names: Sequence[str] = QUANTIZATION_NAMES
+    model: Path, config: EngineConfig, memory: int, *, on_gpu: bool, quantization: str | None = None
 ) -> dict[str, Fit]:
-    """How `model`, a folder or GGUF file, fits `memory` bytes under the settings `config`, for each quantization of
-    `names`; for that alone in which it was saved, if it was.
+    """How `model`, a folder or GGUF file, fits `memory` bytes under the settings `config`: with `quantization` alone,
+    else with each of the usual ones; a model that is saved quantized is taken as it is, under that name.
 
     Raises:
-        ModelError: the model's files do not say how large it is.
+        ModelError: as `read_model`.
+        ConfigError: there is no such quantization, or the model is saved in another.
     """
-    config_json, shapes = _described(model)
-    shape, own = model_shape(config_json, shapes), _itemsize(config_json)
-    stored = stored_quantization(config_json)
-    names = names if stored is None else (stored,)
-    itemsize = _ITEMSIZE.get(config.dtype, own)
-    return {name: estimate_fit(shape, config, weight_format(name, itemsize), memory, on_gpu=on_gpu) for name in names}
+    found = read_model(model)
+    asked = None if quantization is None else parse_quantization(quantization)  # "none" is as it was saved
+    if found.saved is not None and asked is not None and not _is_saved_so(asked, found.saved):
+        raise ConfigError(
+            f"--quantization {quantization} cannot be used: {model} is already quantized, as {found.saved!r}; leave it "
+            "out, or give a model in full"
+        )
+    if found.saved is not None:
+        names: Sequence[str] = (found.saved,)
+    else:
+        names = QUANTIZATION_NAMES if quantization is None else (quantization,)
+    itemsize = _ITEMSIZE.get(config.dtype, found.itemsize)
+    fits = {}
+    for name in names:
+        form = weight_format("none" if found.shape.packed_bytes is not None else name, itemsize)
+        fits[name] = estimate_fit(found.shape, config, form, memory, on_gpu=on_gpu)
+    return fits
 
 
-def read_shape(model: Path) -> tuple[ModelShape, int]:
-    """A model's shape, and the bytes of one of its numbers as its configuration names them.
+def _is_saved_so(asked: Quantization, saved: str) -> bool:
+    """Whether a model saved in one of our ways was saved as asked."""
+    own = parse_quantization(saved) if saved.startswith("hqq-") else None
+    return (
+        own is not None and replace(asked, group_size=asked.group_size or own.group_size).of_weights == own.of_weights
+    )
 
-    Without weights in a folder, its config.json alone is taken, for a Llama layout.
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What a model's files say. `itemsize` is the bytes of one of its numbers, as its configuration names them; `saved`
+    how they are quantized already."""
+
+    shape: ModelShape
+    itemsize: int
+    saved: str | None
+
+
+def read_model(model: Path) -> SavedModel:
+    """Without weights in a folder, its config.json alone is taken, for a Llama layout.
 
     Raises:
-        ModelError: a file is missing or damaged, or does not say how large the model is.
+        ModelError: a file is missing, damaged or a GGUF that cannot run here, or does not say how large the model is.
     """
-    config, shapes = _described(model)
-    return model_shape(config, shapes), _itemsize(config)
-
-
-def _described(model: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]] | None]:
-    """config.json, and the shapes of the tensors where there are any."""
     if (path := gguf_file(model)) is not None:
-        from mp13.engine.models.gguf_config import gguf_shapes, model_config  # load numpy, which few need
+        from mp13.engine.models.gguf_config import gguf_shapes  # load numpy, which few need
         from mp13.engine.models.gguf_file import GGUFFile
+        from mp13.engine.models.gguf_folder import read_settings
 
         file = GGUFFile(path)
-        return model_config(file), gguf_shapes(file)
-    has_weights = any(model.glob("*.safetensors")) or (model / "model.safetensors.index.json").is_file()
-    return _config(model), tensor_shapes(model) if has_weights else None
+        config = read_settings(file).config
+        return SavedModel(model_shape(config, gguf_shapes(file)), _itemsize(config), None)
+    config = _config(model)
+    if any(model.glob("*.safetensors")) or (model / "model.safetensors.index.json").is_file():
+        shape = model_shape(config, tensor_shapes(model), weight_bytes(model))
+    else:
+        shape = model_shape(config)
+    return SavedModel(shape, _itemsize(config), saved_quantization(config))
 
 
 def _config(folder: Path) -> dict[str, Any]:

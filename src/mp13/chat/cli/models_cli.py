@@ -13,7 +13,6 @@ from mp13.chat.cli.progress import Progress
 from mp13.chat.library.shown import fit_json, fit_table, model_json, model_table, one_line, removed, size
 from mp13.chat.settings.load import load_settings
 from mp13.chat.settings.model import resolve_model
-from mp13.engine.config import QUANTIZATION_NAMES
 from mp13.engine.main_memory import available_memory
 from mp13.engine.sizes import parse_size
 from mp13.errors import ConfigError
@@ -98,8 +97,9 @@ def fit(
         settings = load_settings({key: value for key, value in flags.items() if value is not None})
         config = settings.engine_config()
         available, on_gpu = _memory(memory, cpu=cpu or settings.device == "cpu")
-        names = QUANTIZATION_NAMES if quantization is None else (quantization,)
-        found = fits_by_quantization(model_folder(config.model), config, available, on_gpu=on_gpu, names=names)
+        found = fits_by_quantization(
+            model_folder(config.model), config, available, on_gpu=on_gpu, quantization=quantization
+        )
         if as_json:
             fits = {key: fit_json(value, config.max_model_len) for key, value in found.items()}
             print(json.dumps({"model": name, "memory": available, "on_gpu": on_gpu, "fits": fits}, indent=2))

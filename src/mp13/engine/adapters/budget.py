@@ -3,19 +3,21 @@
 from collections.abc import Iterable, Mapping
 
 from mp13.engine.linear.delta import LinearDelta
-from mp13.engine.models.footprint import PLAUSIBLE_RANK
+from mp13.engine.models.footprint import kept_for_adapters
 from mp13.engine.models.interface import AdapterTarget
 
 
 def adapter_budget(targets: Iterable[AdapterTarget], max_loras: int, max_rank: int) -> int:
-    """Room for `max_loras` adapters on every linear of the layers, of rank 16 or `max_rank` where that is less."""
-    rank, widths, itemsize = min(PLAUSIBLE_RANK, max_rank), 0, 0
+    """What footprint's rule keeps for `max_loras` adapters on linears of these shapes."""
+    layers: list[tuple[int, int]] = []
+    head: list[tuple[int, int]] = []
+    itemsize = 0
     for target in targets:
         linear = target.linear
-        if not linear.of_rows:
-            widths += linear.in_features + list(linear.parts.values())[target.part]
-            itemsize = max(itemsize, linear.base.adapter_dtype.itemsize)
-    return max_loras * rank * widths * itemsize
+        shape = (list(linear.parts.values())[target.part], linear.in_features)
+        (head if linear.of_rows else layers).append(shape)
+        itemsize = max(itemsize, linear.base.adapter_dtype.itemsize)
+    return kept_for_adapters(layers, head, max_loras, max_rank, itemsize)
 
 
 def device_bytes(deltas: Mapping[str, LinearDelta]) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mp13.engine.adapters.adapter_file import LoadedAdapter
+from mp13.engine.adapters.budget import device_bytes
 from mp13.errors import AdapterError
 
 Read = Callable[[Path, str], LoadedAdapter]  # (folder, name) -> content; raises AdapterError
@@ -20,6 +21,7 @@ class Content:
 
     name: str  # of its first load; errors say it
     invocation_tokens: tuple[int, ...]  # empty unless it is an activated LoRA
+    device_bytes: int
     folders: dict[Path, None] = field(default_factory=dict)  # where it was read, in order
     effect: float | None = None
 
@@ -51,8 +53,10 @@ class AdapterContents:
 
     def add(self, adapter: LoadedAdapter, folder: Path) -> None:
         digest = adapter.info.digest
-        content = self._by_digest.setdefault(digest, Content(adapter.info.name, adapter.invocation_tokens or ()))
-        content.folders[folder] = None
+        if digest not in self._by_digest:
+            size = device_bytes(adapter.deltas)
+            self._by_digest[digest] = Content(adapter.info.name, adapter.invocation_tokens or (), size)
+        self._by_digest[digest].folders[folder] = None
         self._memory.setdefault(digest, adapter)
         self._memory.move_to_end(digest)
 

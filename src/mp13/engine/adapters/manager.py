@@ -5,7 +5,7 @@ Any number can be loaded; where their tensors are is left to `slots` (the device
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +18,11 @@ from mp13.engine.adapters.budget import adapter_budget, device_bytes
 from mp13.engine.adapters.contents import AdapterContents
 from mp13.engine.adapters.folder_stamp import FolderStamp, folder_stamp
 from mp13.engine.adapters.slots import AdapterSlots
-from mp13.engine.models.footprint import PLAUSIBLE_RANK
 from mp13.engine.models.interface import AdapterTarget
 from mp13.engine.request import AdapterInfo
 from mp13.engine.scheduling.sequence import AdapterWeights, last_invocation
 from mp13.engine.sizes import shown_size
-from mp13.errors import AdapterError, MixError
+from mp13.errors import AdapterError, MixError, Mp13Error
 from mp13.mix import Mix, check_name, parse_mix
 
 _MAX_WEIGHT = 1000  # of an adapter in a mix, in either direction
@@ -68,7 +67,7 @@ class AdapterManager:
         self.reserved_bytes = adapter_budget(targets.values(), max_loras, max_rank)
         on_gpu = any(target.linear.base.device.type == "cuda" for target in targets.values())
         self._max_bytes = self.reserved_bytes if on_gpu else None  # main memory is not shared out so strictly
-        self.slots = AdapterSlots(targets, max_loras, self._contents.find, self._max_bytes)
+        self.slots = AdapterSlots(targets, max_loras, self._contents.find, self._size_of, self._max_bytes)
         self._by_name: dict[str, _Named] = {}
         self._users: Counter[str] = Counter()  # requests per digest
 
@@ -91,7 +90,7 @@ class AdapterManager:
         folder = path.absolute()
         stamp = folder_stamp(folder)  # before it is read: what changes meanwhile shows as a change
         adapter = self._read(folder, name)
-        self._require_room(name, device_bytes(adapter.deltas))
+        self._require_room(repr(name), device_bytes(adapter.deltas), AdapterError)
         self._contents.add(adapter, folder)
         replaced = self._by_name.get(name)
         self._by_name[name] = _Named(adapter.info, folder, stamp, adapter.text, device_bytes(adapter.deltas))
@@ -118,8 +117,8 @@ class AdapterManager:
         """The mix, and (name, digest, weight) of its members as loaded now.
 
         Raises:
-            MixError: malformed, names an adapter that is not loaded, has more members than there are slots, sums an
-                activated LoRA with others, or has a weight so large that nothing but noise could follow.
+            MixError: malformed, names an adapter that is not loaded, has more members than there are slots or room for,
+                sums an activated LoRA with others, or has a weight so large that nothing but noise could follow.
         """
         mix, loaded = parse_mix(text), dict(self._by_name)
         for name, weight in mix.members:
@@ -133,8 +132,19 @@ class AdapterManager:
                 raise MixError(f"{str(mix)!r}: {name!r} is an activated LoRA, which does not mix; use it alone")
         if len(mix.members) > self.slots.max_slots:
             raise MixError(f"{str(mix)!r} has {len(mix.members)} members, over max_loras = {self.slots.max_slots}")
-        self._require_room(str(mix), sum(loaded[name].device_bytes for name, _ in mix.members))
+        sizes = {loaded[name].info.digest: loaded[name].device_bytes for name, _ in mix.members}
+        self._require_room(repr(str(mix)), sum(sizes.values()), MixError)
         return mix, tuple((name, loaded[name].info.digest, weight) for name, weight in mix.members)
+
+    def require_together(self, groups: Iterable[set[str]]) -> None:
+        """Raises MixError where the adapters of a group, given by digest, can never be on the device all at once."""
+        for digests in groups:
+            if len(digests) > (most := self.slots.max_slots):
+                raise MixError(
+                    f"a comparison of {len(digests)} adapters needs them all at once; raise max_loras = {most}"
+                )
+            what = f"a comparison of {len(digests)} adapters, all at once,"
+            self._require_room(what, self.slots.bytes_of(digests), MixError)
 
     def text_of(self, name: str) -> AdapterText | None:
         """What the adapter brings beside weights: chat template, tokens, system prompt."""
@@ -174,11 +184,14 @@ class AdapterManager:
         state: Literal["slot", "memory", "disk"] = "slot" if in_slot else "memory" if in_memory else "disk"
         return replace(info, state=state, effect=self._contents.effect(info.digest))
 
-    def _require_room(self, what: str, num_bytes: int) -> None:
+    def _size_of(self, digest: str) -> int:
+        return self._contents[digest].device_bytes
+
+    def _require_room(self, what: str, num_bytes: int, kind: type[Mp13Error]) -> None:
         if self._max_bytes is not None and num_bytes > self._max_bytes:
-            raise AdapterError(
-                f"{what!r} takes {shown_size(num_bytes, up=True)} on the GPU, over the {shown_size(self._max_bytes)} "
-                f"kept for max_loras = {self.slots.max_slots} adapters of rank {PLAUSIBLE_RANK}; raise max_loras"
+            raise kind(
+                f"{what} takes {shown_size(num_bytes, up=True)} on the GPU, over the {shown_size(self._max_bytes)} "
+                f"kept for max_loras = {self.slots.max_slots} adapters; raise max_loras"
             )
 
     def _shrink_memory(self) -> None:

@@ -6,12 +6,11 @@ ranks need not agree, nobody moves when another comes or goes, and what is held 
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 
 from mp13.engine.adapters.adapter_file import LoadedAdapter
-from mp13.engine.adapters.budget import device_bytes
 from mp13.engine.linear.adapted_linear import AdaptedLinear
 from mp13.engine.linear.delta import LinearDelta
 from mp13.engine.linear.lora_batch import SlotWeights
@@ -22,7 +21,8 @@ from mp13.engine.scheduling.sequence import AdapterWeights
 class AdapterSlots:
     """An `AdapterResidency`. `find` gives an adapter's content by digest; what it raises, `acquire` raises.
 
-    `max_bytes` is what the adapters may take on the device, by `device_bytes`; None where nobody counts.
+    `max_bytes` is what the adapters may take on the device, None where nobody counts; `size_of` gives an adapter's
+    bytes there by digest, without reading it.
     """
 
     def __init__(
@@ -30,11 +30,12 @@ class AdapterSlots:
         targets: Mapping[str, AdapterTarget],
         max_slots: int,
         find: Callable[[str], LoadedAdapter],
+        size_of: Callable[[str], int],
         max_bytes: int | None = None,
     ) -> None:
         self.max_slots = max_slots
         self._max_bytes = max_bytes
-        self._bytes: dict[str, int] = {}  # of the residents
+        self._size_of = size_of
         self._targets = targets
         self._linears = list({id(t.linear): t.linear for t in targets.values()}.values())
         self._find = find
@@ -52,20 +53,27 @@ class AdapterSlots:
     def slots_of(self, adapters: AdapterWeights) -> SlotWeights:
         return [(self._slots[digest], weight) for digest, weight in adapters if weight != 0.0]
 
+    def could_hold(self, digests: Collection[str]) -> bool:
+        """Whether these adapters, each named once, fit all at once where no other is."""
+        if len(digests) > self.max_slots:
+            return False
+        return self._max_bytes is None or self.bytes_of(digests) <= self._max_bytes
+
+    def bytes_of(self, digests: Collection[str]) -> int:
+        """What these adapters take on the device."""
+        return sum(map(self._size_of, digests))
+
     def acquire(self, adapters: AdapterWeights) -> bool:
         """Bring the adapters in and pin them; False, and nothing has changed, while too many others are pinned."""
         wanted = {digest for digest, weight in adapters if weight != 0.0}
         missing = [digest for digest in sorted(wanted) if digest not in self._slots]
         evictable = [d for d in self._slots if not self._pins[d] and d not in wanted]
-        too_many = len(self._slots) + len(missing) - self.max_slots
-        if too_many > len(evictable):
-            return False
-        found = [self._find(digest) for digest in missing]  # first, so that a failure leaves everything as it was
-        num_leaving = max(0, too_many)
-        while not self._fit(found, evictable[:num_leaving]):
+        num_leaving = 0
+        while not self.could_hold(wanted.union(self._slots).difference(evictable[:num_leaving])):
             if num_leaving == len(evictable):
                 return False
             num_leaving += 1
+        found = [self._find(digest) for digest in missing]  # first, so that a failure leaves everything as it was
         for digest in evictable[:num_leaving]:
             self.evict(digest)
         for digest, adapter in zip(missing, found, strict=True):
@@ -88,13 +96,6 @@ class AdapterSlots:
         if self._pins[digest]:
             raise RuntimeError(f"adapter {digest} was evicted while in use")
         self._erase(self._slots.pop(digest))
-        del self._bytes[digest]
-
-    def _fit(self, coming: list[LoadedAdapter], leaving: list[str]) -> bool:
-        if self._max_bytes is None:
-            return True
-        staying = sum(size for digest, size in self._bytes.items() if digest not in leaving)
-        return staying + sum(device_bytes(adapter.deltas) for adapter in coming) <= self._max_bytes
 
     @torch.no_grad()
     def _place(self, digest: str, adapter: LoadedAdapter) -> None:
@@ -110,7 +111,6 @@ class AdapterSlots:
             self._erase(slot)
             raise
         self._slots[digest] = slot
-        self._bytes[digest] = device_bytes(adapter.deltas)
 
     def _erase(self, slot: int) -> None:
         for linear in self._linears:

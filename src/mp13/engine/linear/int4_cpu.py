@@ -6,13 +6,14 @@ for more), from 16 rows on 1.25 of it. Dequantizing costs as much as that loses 
 kernel is not vectorized: one row takes longer than dequantizing, so there it runs only on demand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import torch
 
 from mp13.engine.linear.quantized_tensor import QuantizedTensor, chunk, row_pieces, scales_and_zeros, stacked_codes
 from mp13.engine.linear.quantized_weight import QuantizedWeight
+from mp13.engine.quantization import UNPACKED
 
 _FEW_ROWS, _FEW_ROWS_FLOAT32 = 384, 1
 _LARGEST_BLOCK = 64  # rows; see _unpack
@@ -43,11 +44,13 @@ class Int4CPUWeight(QuantizedWeight):
         )
         return y.to(x.dtype)
 
-    def dense(self, dtype: torch.dtype) -> torch.Tensor:
-        num_rows, width = self.shape
-        w = _unpack(self._packed, dtype).sub_(8).view(-1, self._group_size, num_rows)
-        scale, zero = self._scales_and_zeros.to(dtype).unbind(-1)  # (groups of a row, num_rows)
-        return torch.addcmul(zero[:, None], w, scale[:, None], out=w).view(width, num_rows).t()
+    def pieces(self, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+        for rows in row_pieces((self.shape[0], self.shape[1]), _LARGEST_BLOCK, UNPACKED):
+            w = _unpack(self._packed[rows.start : rows.stop], dtype).sub_(8).view(-1, self._group_size, len(rows))
+            pairs = self._scales_and_zeros[:, rows.start : rows.stop]
+            scale, zero = pairs.to(dtype).unbind(-1)  # (groups of a row, rows)
+            yield torch.addcmul(zero[:, None], w, scale[:, None], out=w).view(-1, len(rows)).t()
+            del w
 
 
 def few_rows(dtype: torch.dtype) -> int:

@@ -5,19 +5,18 @@ dequantizes in one pass, or torch in many where Triton is missing. The layout is
 of 8 rows and 128 columns; which order, is found by packing a tile whose codes tell.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from mp13.engine.linear.quantized_tensor import QuantizedTensor, chunk, row_pieces, scales_and_zeros, stacked_codes
 from mp13.engine.linear.quantized_weight import QuantizedWeight
+from mp13.engine.quantization import UNPACKED
 
 _FEW_ROWS = 32
-_PIECE = 1 << 25  # weights that lie dequantized at one time
 _INNER_K_TILES = 8
 _TILE = (8, 16 * _INNER_K_TILES)  # rows and columns
 ROW_MULTIPLE, COLUMN_MULTIPLE = _TILE
@@ -48,13 +47,9 @@ class Int4CUDAWeight(QuantizedWeight):
         )
         return y.to(x.dtype)
 
-    def many(self, x: torch.Tensor) -> torch.Tensor:
-        """Piece by piece: a head's weight is gigabytes when it is dequantized."""
-        y = x.new_empty(*x.shape[:-1], self.shape[0])
-        for rows in row_pieces((self.shape[0], self.shape[1]), _TILE[0], _PIECE):
-            w = self._dense(rows, x.dtype) if _kernel() is None else self._dequantized(rows, x.dtype)
-            y[..., rows.start : rows.stop] = F.linear(x, w)
-        return y if self.bias is None else y.add_(self.bias)
+    def pieces(self, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+        for rows in row_pieces((self.shape[0], self.shape[1]), _TILE[0], UNPACKED):
+            yield self._dense(rows, dtype) if _kernel() is None else self._dequantized(rows, dtype)
 
     def dense(self, dtype: torch.dtype) -> torch.Tensor:
         return self._dense(range(self.shape[0]), dtype)

@@ -63,6 +63,22 @@ class QuantizedTensor:
         w.sub_(1 << self.bits - 1)
         return torch.addcmul(zero, w, scale, out=w).view(self.shape)
 
+    def between(self, rows: range, dtype: torch.dtype) -> torch.Tensor:
+        """Neighbouring rows of W, (len(rows), in_features), as `dense` has them. Only for axis 1."""
+        per_row, step = self.scale.shape[1], self.packed.shape[0]
+        first, last = rows.start * per_row, rows.stop * per_row  # groups
+        w = torch.empty(last - first, self.group_size, dtype=dtype, device=self.packed.device)
+        for run in range(first // step, -(-last // step)):
+            start, stop = max(first, run * step), min(last, (run + 1) * step)
+            codes = self.packed[start - run * step : stop - run * step]
+            if self.bits < 8:
+                shift = self.bits * (_CODES_PER_ITEM[self.bits] - 1 - run)
+                codes = (codes >> shift).bitwise_and_((1 << self.bits) - 1)
+            w[start - first : stop - first] = codes
+        scale, zero = (t[rows.start : rows.stop].to(dtype).view(-1, 1) for t in (self.scale, self.zero))
+        w.sub_(1 << self.bits - 1)
+        return torch.addcmul(zero, w, scale, out=w).view(len(rows), -1)
+
     def codes(self, rows: torch.Tensor) -> torch.Tensor:
         """The codes of some rows, uint8 (len(rows), in_features). Only for axis 1, where rows have groups of their own.
 

@@ -3,7 +3,7 @@
 What is kept between calls is the codes, scales and zeros alone. Gradients flow through it to its input; it gets none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from mp13.engine.linear.base_weight import BaseWeight
-from mp13.engine.linear.quantized_tensor import QuantizedTensor
+from mp13.engine.linear.quantized_tensor import QuantizedTensor, row_pieces
+from mp13.engine.quantization import UNPACKED
 
 
 class QuantizedWeight(BaseWeight):
@@ -47,16 +48,35 @@ class QuantizedWeight(BaseWeight):
         return self.many(x)
 
     def many(self, x: torch.Tensor) -> torch.Tensor:
-        """x Wᵀ + b by dequantizing. x: (..., in_features)"""
-        return F.linear(x, self.dense(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        """x Wᵀ + b by dequantizing, piece by piece: a head's weight is gigabytes when it is dequantized.
+
+        x: (..., in_features)
+        """
+        y = x.new_empty(*x.shape[:-1], self.shape[0])
+        start = 0
+        for w in self.pieces(x.dtype):
+            y[..., start : start + len(w)] = F.linear(x, w)
+            start += len(w)
+            del w  # before the next is made
+        return y if self.bias is None else y.add_(self.bias)
 
     def few(self, x: torch.Tensor) -> torch.Tensor:
         """x Wᵀ by the kernel. x: (R, in_features), R at most `few_rows`"""
         raise NotImplementedError
 
-    def dense(self, dtype: torch.dtype) -> torch.Tensor:
-        """W, computed in float32 and rounded once to `dtype`."""
+    def pieces(self, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+        """W's rows in order, dequantized, of at most `UNPACKED` numbers at a time where they can be cut."""
         raise NotImplementedError
+
+    def dense(self, dtype: torch.dtype) -> torch.Tensor:
+        """W, computed in `dtype`."""
+        w = torch.empty(self.shape, dtype=dtype, device=self.device)
+        start = 0
+        for piece in self.pieces(dtype):
+            w[start : start + len(piece)] = piece
+            start += len(piece)
+            del piece
+        return w
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         return self.dense(torch.float32)[start:stop]
@@ -73,15 +93,14 @@ class DequantizedWeight(QuantizedWeight):
     def num_bytes(self) -> int:
         return sum(tensor.num_bytes for tensor in self._tensors)
 
-    def dense(self, dtype: torch.dtype) -> torch.Tensor:
-        if len(self._tensors) == 1:
-            return self._tensors[0].dense(dtype)
-        w = torch.empty(self.shape, dtype=dtype, device=self.device)
-        start = 0
+    def pieces(self, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+        """With axis 0, where every row has a part of all groups, each tensor is whole."""
         for tensor in self._tensors:
-            w[start : start + tensor.shape[0]] = tensor.dense(dtype)
-            start += tensor.shape[0]
-        return w
+            if tensor.axis == 0:
+                yield tensor.dense(dtype)
+                continue
+            for rows in row_pieces((tensor.shape[0], tensor.shape[1]), 1, UNPACKED):
+                yield tensor.between(rows, dtype)
 
 
 class _Product(torch.autograd.Function):

@@ -22,14 +22,17 @@ def require_room(
     room = room_for(device, config.gpu_memory_utilization)
     if needed > room:
         raise ModelError(
-            f"the weights of {config.model} need {shown_size(needed, up=True)} as {_words(quantization, dtype)} and "
-            f"{device} has {shown_size(room)} for them; {_what_fits(shape, quantization, dtype, device, room)}"
+            f"the weights of {config.model} need {shown_size(needed, up=True)} as {_words(shape, quantization, dtype)} "
+            f"and {device} has {shown_size(room)} for them; {_what_fits(shape, quantization, dtype, device, room)}"
         )
 
 
 def loading_bytes(shape: ModelShape, form: WeightFormat, dtype: torch.dtype, device: torch.device) -> int:
     """The most that is held at once while the weights are read: all of them, and the largest linear a second time,
-    where the CPU packs it even in float32. The CPU also packs a head of its own from a shared embedding."""
+    where the CPU packs it even in float32. The CPU also packs a head of its own from a shared embedding. What another
+    method packed stays as it is."""
+    if shape.packed_bytes is not None:
+        return shape.packed_bytes
     on_cpu = device.type == "cpu"
     head = form.stored_bytes(shape.embedding, form.head) if on_cpu and not shape.head and dtype == torch.bfloat16 else 0
     return shape.weight_bytes(form) + head + shape.largest_linear * (dtype.itemsize + (4 if on_cpu else 0))
@@ -57,7 +60,7 @@ def _what_fits(shape: ModelShape, quantization: str, dtype: torch.dtype, device:
     choices = [("dtype = 'bfloat16'", quantization, torch.bfloat16)] if dtype.itemsize > 2 else []
     others = [name for name in QUANTIZATION_NAMES if name not in ("none", quantization)]  # the most exact first
     choices += [(f"quantization = {name!r}", name, dtype) for name in others]
-    for words, changed, as_dtype in choices:
+    for words, changed, as_dtype in choices if shape.packed_bytes is None else []:
         form = weight_format(changed, as_dtype.itemsize)
         needed = loading_bytes(shape, form, as_dtype, device)
         if needed <= room:
@@ -65,5 +68,7 @@ def _what_fits(shape: ModelShape, quantization: str, dtype: torch.dtype, device:
     return "choose a smaller model, or end what else runs there"
 
 
-def _words(quantization: str, dtype: torch.dtype) -> str:
+def _words(shape: ModelShape, quantization: str, dtype: torch.dtype) -> str:
+    if shape.packed_bytes is not None:
+        return "they are stored"
     return str(dtype).removeprefix("torch.") if quantization == "none" else quantization

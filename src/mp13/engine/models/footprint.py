@@ -3,20 +3,19 @@ the library estimates with it before anything runs, and the loader checks with i
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mp13.engine.models.model_files import is_of_text
-from mp13.engine.quantization import DEFAULT_GROUP_SIZE, STORED_METHOD, parse_quantization
+from mp13.engine.quantization import DEFAULT_GROUP_SIZE, STORED_METHOD, UNPACKED, Quantization, parse_quantization
 from mp13.errors import ModelError
 
 Shapes = Mapping[str, tuple[int, ...]]  # of a checkpoint's tensors, by name
 
 SLACK = 0.02  # of a GPU's share: torch's allocator gives out whole segments, and keeps some of them in pieces
-PLAUSIBLE_RANK = 16  # of an adapter that nobody has seen yet; room is kept for `max_loras` of them
+_PLAUSIBLE_RANK = 16  # of an adapter that nobody has seen yet; room is kept for `max_loras` of them
 MAX_LOGITS = 2**25  # numbers, made at once by a step that judges a text
-_UNPACKED = 2**25  # weights of few bits that lie dequantized at one time
 _BYTES_PER_LOGIT = 12  # beside the logits themselves: float32, their log-softmax, and what is compared
 _STORED_BYTES = {8: 1.0, 4: 0.5, 3: 0.4, 2: 0.25}  # of one number by its bits; ten of 3 bits share an int32
 _GROUP_BYTES = 4  # a group's scale and zero point, 16 bits each
@@ -38,6 +37,7 @@ class WeightFormat:
     head: int | None = None  # bits of the output head
     embeddings: int | None = None
     group_size: int = DEFAULT_GROUP_SIZE
+    axis: int = 1
 
     def stored_bytes(self, numbers: int, bits: int | None) -> int:
         """Of `numbers` weights, quantized to `bits` or not at all."""
@@ -54,15 +54,31 @@ def weight_format(quantization: str, itemsize: int) -> WeightFormat:
     """
     if (q := parse_quantization(quantization)) is None:
         return WeightFormat(itemsize)
-    return WeightFormat(itemsize, q.bits, q.head, q.embeddings, q.group_size or DEFAULT_GROUP_SIZE)
+    return WeightFormat(itemsize, q.bits, q.head, q.embeddings, q.group_size or DEFAULT_GROUP_SIZE, q.axis)
 
 
-def stored_quantization(config: Mapping[str, Any]) -> str | None:
-    """How the weights of a model lie quantized on disk already, as the setting would say it; None where they don't."""
-    stored = config.get("quantization_config")
-    if not isinstance(stored, Mapping) or stored.get("quant_method") != STORED_METHOD:
-        return None
-    return str(parse_quantization(stored.get("weights")))
+def saved_quantization(config: Mapping[str, Any]) -> str | None:
+    """How the weights of a model lie quantized on disk already: ours as the setting would say it, else the method's
+    name. None where they don't, or in 8-bit floating point, which is dequantized as it is read."""
+    stored = _stored(config)
+    method = stored.get("quant_method", "another method") if stored else None
+    if method == STORED_METHOD:
+        return str(parse_quantization(stored.get("weights")))
+    return None if method in (None, "fp8") else str(getattr(method, "value", method))
+
+
+def _stored(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of config.json that says how the weights are quantized; empty where they aren't."""
+    for table in (config, _text(config)):
+        if isinstance(stored := table.get("quantization_config"), Mapping):
+            return stored
+    return {}
+
+
+def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of config.json that speaks of text, where the model can do more than that."""
+    text = config.get("text_config")
+    return text if isinstance(text, Mapping) else config
 
 
 @dataclass(frozen=True)
@@ -80,21 +96,34 @@ class ModelShape:
     embedding: int
     head: int  # 0 where the embedding is the head, too
     other: int  # norms, biases, experts: never quantized
+    packed_bytes: int | None = None  # of all weights, where another method packed them
 
     @property
     def largest_linear(self) -> int:
         """Of those as the decoder packs them: gate and up are one."""
         return max(2 * self.intermediate_size * self.hidden_size, max((o * i for o, i in self.linears), default=0))
 
+    def _unpacked(self, form: WeightFormat) -> int:
+        """The most numbers of few bits that are dequantized at one time: a piece, but a whole matrix with axis 0."""
+        if form.bits is None:
+            return 0
+        head = self.vocab_size * self.hidden_size if form.head or (form.embeddings and not self.head) else 0
+        largest = max(self.largest_linear, head)
+        return largest if form.axis == 0 else min(largest, UNPACKED)
+
     def weight_bytes(self, form: WeightFormat) -> int:
+        """Packed by another method, they are as large as their files, whatever `form` says."""
+        if self.packed_bytes is not None:
+            return self.packed_bytes
         linears = form.stored_bytes(sum(out * width for out, width in self.linears), form.bits)
         own_head = self.head or (self.embedding if form.head else 0)  # one with bits of its own is no longer shared
         ends = form.stored_bytes(self.embedding, form.embeddings) + form.stored_bytes(own_head, form.head)
         return linears + ends + self.other * form.itemsize
 
-    def adapter_bytes(self, rank: int, itemsize: int) -> int:
-        """Of one LoRA adapter on every linear of the layers."""
-        return rank * sum(out + width for out, width in self.linears) * itemsize
+    def adapter_bytes(self, max_loras: int, max_rank: int, itemsize: int) -> int:
+        """What is kept for adapters."""
+        head = [(self.vocab_size, self.hidden_size)]
+        return kept_for_adapters(self.linears, head, max_loras, max_rank, itemsize)
 
     def token_bytes(self, itemsize: int) -> int:
         """What one token leaves in the KV cache, over all layers."""
@@ -104,24 +133,42 @@ class ModelShape:
         """The most that a step of `num_tokens` holds at once beside weights and cache: in the MLP the residual stream,
         what goes in and what comes out, gate, up and their product; or, at the head, the logits of a text that is
         judged. Attention is taken to work in place, as its paged kernels do."""
-        unpacked = min(self.largest_linear, _UNPACKED) * itemsize if form.bits is not None else 0
+        unpacked = self._unpacked(form) * itemsize
         mlp = num_tokens * (4 * self.hidden_size + 3 * self.intermediate_size) * itemsize + unpacked
         rows = min(num_tokens, max(1, MAX_LOGITS // self.vocab_size))
         judged = rows * self.vocab_size * (itemsize + _BYTES_PER_LOGIT)
         return max(mlp, judged)
 
 
-def model_shape(config: Mapping[str, Any], tensors: Shapes | None = None) -> ModelShape:
-    """The shape of the model with this config.json. Those of a Llama layout stand in for `tensors` that are not given,
-    or that are stored quantized.
+def kept_for_adapters(
+    layers: Sequence[tuple[int, int]], head: Sequence[tuple[int, int]], max_loras: int, max_rank: int, itemsize: int
+) -> int:
+    """Bytes for `max_loras` adapters on every linear of the layers, of rank 16 or `max_rank` where that is less; and in
+    any case for one DoRA of `max_rank` on those and the head. Linears are (out_features, in_features)."""
+    usual = max_loras * min(_PLAUSIBLE_RANK, max_rank) * sum(out + width for out, width in layers)
+    largest = sum(max_rank * (out + width) + out for out, width in (*layers, *head))
+    return max(usual, largest) * itemsize if max_loras else 0
+
+
+def model_shape(config: Mapping[str, Any], tensors: Shapes | None = None, file_bytes: int = 0) -> ModelShape:
+    """The shape of the model with this config.json, whose weights are `tensors` in files of `file_bytes`.
+
+    A Llama layout stands in for tensors that are not given, or whose shapes another method's packing hides.
 
     Raises:
         ModelError: the configuration does not say how large the model is.
     """
-    text = config.get("text_config")
-    config = text if isinstance(text, Mapping) else config
+    saved, stored, config = saved_quantization(config), _stored(config), _text(config)
+    is_packed = saved is not None and stored.get("quant_method") != STORED_METHOD
+    if is_packed and tensors is None:
+        raise ModelError(f"config.json does not say how large weights packed by {saved} are; fetch them, they do")
+    if is_packed:
+        tensors = {name: shape for name, shape in _layout(config).items() if not (_experts(config) and ".mlp." in name)}
+    elif tensors is None:
+        tensors = llama_tensors(config)
+    elif saved is not None:
+        tensors = _in_full(tensors, parse_quantization(saved))
     hidden, heads = _number(config, "hidden_size"), _number(config, "num_attention_heads")
-    tensors = llama_tensors(config) if tensors is None or config.get("quantization_config") else tensors
     vocab_size = _number(config, "vocab_size")
     kinds: dict[str, list[tuple[int, ...]]] = {"linear": [], "embedding": [], "head": [], "other": [], "unread": []}
     for name, shape in tensors.items():
@@ -140,7 +187,20 @@ def model_shape(config: Mapping[str, Any], tensors: Shapes | None = None) -> Mod
         embedding=sum(map(math.prod, kinds["embedding"])),
         head=sum(map(math.prod, kinds["head"])),
         other=sum(map(math.prod, kinds["other"])),
+        packed_bytes=file_bytes if is_packed else None,
     )
+
+
+def _in_full(tensors: Shapes, quantization: Quantization | None) -> Shapes:
+    """What the tensors of a model that we saved quantized were before: a scale's shape tells its matrix's."""
+    group_size = (quantization and quantization.group_size) or DEFAULT_GROUP_SIZE
+    packed = [name.removesuffix("_packed") for name in tensors if name.endswith(".weight_packed")]
+    parts = {f"{name}_{part}" for name in packed for part in ("packed", "scale", "zero")}
+    full = {name: shape for name, shape in tensors.items() if name not in parts}
+    for name in packed:
+        if len(scale := tensors.get(f"{name}_scale", ())) == 2:  # the loader says what is missing
+            full[name] = (scale[0], scale[1] * group_size)
+    return full
 
 
 def _kind(name: str, shape: tuple[int, ...], vocab_size: int) -> str:
@@ -165,8 +225,16 @@ def _number(config: Mapping[str, Any], name: str, default: int | None = None) ->
 
 def llama_tensors(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The tensors of a Llama layout by name, head included. Raises ModelError as `model_shape` does."""
-    if any(config.get(name) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
+    if _experts(config):
         raise ModelError("config.json does not say how large the experts are; fetch the weights, which do")
+    return _layout(config)
+
+
+def _experts(config: Mapping[str, Any]) -> bool:
+    return any(config.get(name) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
+
+
+def _layout(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     hidden, heads = _number(config, "hidden_size"), _number(config, "num_attention_heads")
     head_dim, inner = _number(config, "head_dim", hidden // heads), _number(config, "intermediate_size", 4 * hidden)
     kv_heads, vocab = _number(config, "num_key_value_heads", heads), _number(config, "vocab_size")

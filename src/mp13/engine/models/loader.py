@@ -71,7 +71,7 @@ def _load(config: EngineConfig, source: ModelSource, on_progress: OnProgress) ->
     hf_config, device = choices.hf_config, choices.device
     on_progress("tokenizer", None)
     tokenizer = _tokenizer(source, hf_config.model_type, config.trust_remote_code)
-    shape = model_shape(hf_config.to_dict(), source.tensor_shapes())
+    shape = model_shape(hf_config.to_dict(), source.tensor_shapes(), source.num_bytes())
     require_room(config, shape, _quantization(choices.quantization), choices.dtype, device)
     context = StepContext()
     with out_of_memory_is_said(config, device):

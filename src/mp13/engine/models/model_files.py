@@ -55,6 +55,11 @@ def weight_files(folder: Path) -> list[Path]:
     return paths
 
 
+def weight_bytes(folder: Path) -> int:
+    """How large those files are."""
+    return sum(path.stat().st_size for path in weight_files(folder))
+
+
 def carry_files(base: Path, folder: Path, *, code_too: bool) -> None:
     """Copy what lies beside the weights of `base` (tokenizer, template, generation settings) to a model made of it."""
     for pattern in (*_CARRIED, *(("*.py",) if code_too else ())):

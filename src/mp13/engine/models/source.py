@@ -13,7 +13,7 @@ from mp13.engine.models.gguf_checkpoint import GGUFCheckpoint
 from mp13.engine.models.gguf_config import gguf_shapes
 from mp13.engine.models.gguf_file import GGUFFile
 from mp13.engine.models.gguf_folder import write_settings
-from mp13.engine.models.model_files import tensor_shapes
+from mp13.engine.models.model_files import tensor_shapes, weight_bytes
 from mp13.engine.models.weights import Checkpoint
 from mp13.engine.request import OnProgress
 
@@ -30,6 +30,10 @@ class ModelSource:
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor by name, from headers alone. Raises ModelError as `weight_files` does."""
         return tensor_shapes(self.folder) if self.gguf is None else gguf_shapes(self.gguf)
+
+    def num_bytes(self) -> int:
+        """How large the files of its weights are. Raises ModelError as `weight_files` does."""
+        return weight_bytes(self.folder) if self.gguf is None else self.path.stat().st_size
 
     def checkpoint(
         self, dtype: torch.dtype, device: torch.device, on_progress: OnProgress
