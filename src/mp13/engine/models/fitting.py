@@ -60,7 +60,7 @@ def _what_fits(shape: ModelShape, quantization: str, dtype: torch.dtype, device:
     choices = [("dtype = 'bfloat16'", quantization, torch.bfloat16)] if dtype.itemsize > 2 else []
     others = [name for name in QUANTIZATION_NAMES if name not in ("none", quantization)]  # the most exact first
     choices += [(f"quantization = {name!r}", name, dtype) for name in others]
-    for words, changed, as_dtype in choices if shape.packed_bytes is None else []:
+    for words, changed, as_dtype in choices:
         form = weight_format(changed, as_dtype.itemsize)
         needed = loading_bytes(shape, form, as_dtype, device)
         if needed <= room:
