@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from mp13.chat.cli import models_cli, mp13
 from mp13.engine.config import EngineConfig
 from mp13.engine.models.footprint import model_shape, weight_format
 from mp13.errors import ConfigError, ModelError
+from mp13.library import fit
 from mp13.library.fit import estimate_fit, fits_by_quantization, read_model
 from mp13.library.paths import models_dir
 from tests.fakes.command import Command
@@ -238,7 +240,8 @@ def test_a_damaged_weight_file_is_a_sentence(tmp_path: Path) -> None:
 
 def test_estimating_needs_no_torch() -> None:
     code = "import sys, mp13.library.fit; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    environment = {**os.environ, "PYTHONPATH": str(Path(fit.__file__).parents[2])}
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode == 0
 
 
 class TestCommand:
