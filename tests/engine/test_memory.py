@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from mp13 import LLM, AsyncEngine, SamplingParams
 from mp13.engine import main_memory
@@ -24,42 +22,12 @@ from mp13.engine.request import ErrorEvent, FinishEvent
 from mp13.errors import ConfigError, ModelError, UnsupportedError
 from mp13.library.fit import estimate_fit, read_model
 from tests.engine.gguf_files import write_gguf
+from tests.engine.memory import LiveBytes
 from tests.engine.tiny_models import LLAMA_LINEARS, tiny_adapter, tiny_model
 
 GREEDY = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
 LARGE = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 3, "num_attention_heads": 8,
          "num_key_value_heads": 2, "vocab_size": 4000, "max_position_embeddings": 2048}  # fmt: skip
-
-
-class Meter(TorchDispatchMode):
-    """Counts the bytes of every storage that torch makes while this is on, as the GPU's allocator does: `peak`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for storage in self._storages((args, kwargs)):
-            self._note(storage, 0)  # made before this was on, or counted already
-        result = func(*args, **(kwargs or {}))
-        for storage in self._storages(result):
-            self._note(storage, storage.nbytes())
-        return result
-
-    def _storages(self, tree: Any) -> list[torch.UntypedStorage]:
-        return [leaf.untyped_storage() for leaf in tree_flatten(tree)[0] if isinstance(leaf, torch.Tensor)]
-
-    def _note(self, storage: torch.UntypedStorage, size: int) -> None:
-        if (key := storage._cdata) not in self._known:
-            self._known.add(key)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._forget, key, size)
-
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +63,11 @@ def test_the_estimate_is_what_an_engine_takes(folder: Path) -> None:
     assert (fit.cache, fit.cache_tokens) == (cache.keys.nbytes + cache.values.nbytes, core.info.kv_cache_tokens)
     assert fit.longest == 512
     assert fit.adapters == core.adapters.reserved_bytes == sum(n.device_bytes for n in core.adapters._by_name.values())
-    with Meter() as meter:
+    with LiveBytes() as meter:
         llm.generate([[5] * 500], GREEDY, "a")
     mlp = 512 * (4 * 256 + 3 * 768) * 4
     assert 0.9 * mlp <= meter.peak <= 1.02 * mlp
-    with Meter() as judging:
+    with LiveBytes() as judging:
         core.score([6] * 512, ["a", "b"])
         while core.has_work():
             core.step()

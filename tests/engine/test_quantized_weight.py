@@ -11,7 +11,7 @@ from mp13.engine.linear.int4_cpu import Int4CPUWeight
 from mp13.engine.linear.quantized_choice import quantized_weight
 from mp13.engine.linear.quantized_tensor import QuantizedTensor, quantize
 from mp13.engine.linear.quantized_weight import DequantizedWeight, QuantizedEmbedding, QuantizedWeight
-from tests.engine.test_memory import Meter
+from tests.engine.memory import LiveBytes
 
 CPU = torch.device("cpu")
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 5e-3}
@@ -92,7 +92,7 @@ def test_a_product_dequantizes_no_more_than_a_piece_at_a_time(kernel: bool, monk
     wanted = x @ torch.cat([tensor.dense(torch.float32) for tensor in tensors]).T
     for module in (quantized_weight_module, int4_cpu):
         monkeypatch.setattr(module, "UNPACKED", piece)
-    with Meter() as meter:
+    with LiveBytes() as meter:
         y = weight.many(x)
     assert relative_error(y, wanted) <= TOLERANCE[torch.float32]
     assert 4 * piece <= meter.peak <= 1.5 * 4 * piece + 2 * y.nbytes  # float32, and the codes on their way

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mp13.engine.adapters.adapter_config import CONFIG_FILE, read_lora_settings, read_small_file
+from mp13.engine.adapters.folder_stamp import FileStamp, file_stamp
 from mp13.engine.adapters.tensor_file import WEIGHTS_FILE, Entry, open_tensor_file
 from mp13.errors import AdapterError, Mp13Error
 from mp13.library.notes import NOTES, Notes, read_notes
@@ -48,20 +49,12 @@ def is_adapter(folder: Path) -> bool:
 
 def look_at(path: Path, within: Path | None = None) -> AdapterOnDisk:
     """What the folder `path` holds. With `within`, nothing of it may be a link that leads out of there."""
-    stamps = tuple(_stamp(path / name) for name in (*_MARKS, NOTES))
+    stamps = tuple(file_stamp(path / name) for name in (*_MARKS, NOTES))
     return _look_at(path, within, stamps)
 
 
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    try:
-        stat = file.stat()
-    except (OSError, ValueError):
-        return None
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns  # ctime tells files apart that were copied with their time
-
-
 @lru_cache(_KNOWN_FOLDERS)
-def _look_at(path: Path, within: Path | None, stamps: tuple[tuple[int, int, int] | None, ...]) -> AdapterOnDisk:
+def _look_at(path: Path, within: Path | None, stamps: tuple[FileStamp | None, ...]) -> AdapterOnDisk:
     """`stamps` make an answer true only until a file changes."""
     found: dict[str, Any] = {
         "name": path.name, "path": path, "rank": 0, "kind": "unknown", "size_bytes": stamps[1][0] if stamps[1] else 0,

@@ -10,17 +10,19 @@ from mp13.errors import AdapterError
 SIDECAR_FILE = "mp13.json"
 MAX_SIDECAR_BYTES = 1 << 20
 TEXT_FILES = ("chat_template.jinja", "tokenizer_config.json", "tokenizer.json", "added_tokens.json")
+FileStamp = tuple[int, int, int]  # size, time of change of the content, and of anything
 FolderStamp = tuple[object, ...]
 
 
 def folder_stamp(folder: Path) -> FolderStamp:
     """Another one than before when what an engine reads of the folder is not as it was, or is gone; tags and the like
     are not read."""
-    files = tuple(_stamp(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE, *TEXT_FILES))
+    files = tuple(file_stamp(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE, *TEXT_FILES))
     return (*files, _system_prompt(folder / SIDECAR_FILE))
 
 
-def _stamp(file: Path) -> tuple[int, int, int] | None:
+def file_stamp(file: Path) -> FileStamp | None:
+    """Another one when the file changes; None where there is none."""
     try:
         stat = file.stat()
     except (OSError, ValueError):
@@ -33,4 +35,4 @@ def _system_prompt(sidecar: Path) -> object:
     try:
         return json.loads(read_small_file(sidecar, MAX_SIDECAR_BYTES)).get("system_prompt")
     except (OSError, ValueError, RecursionError, AttributeError, AdapterError):
-        return _stamp(sidecar)
+        return file_stamp(sidecar)
