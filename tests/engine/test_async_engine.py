@@ -303,6 +303,30 @@ def held(engine: AsyncEngine) -> Iterator[None]:
         release.set()
 
 
+async def test_a_prompt_is_counted_while_the_engine_is_in_the_middle_of_a_step(engine: AsyncEngine) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    with held(engine):
+        async with asyncio.timeout(10):
+            report = await engine.count(messages, "a")
+    assert report.prompt_tokens == (await answer(engine, messages)).metrics.prompt_tokens
+    with pytest.raises(MixError, match="'nobody', which is not loaded"):
+        await engine.count(messages, "nobody")
+
+
+async def test_an_answer_that_goes_on_streams_what_is_new_and_ends_whole(engine: AsyncEngine) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    whole = await answer(engine, messages, SamplingParams(seed=3, max_tokens=12, ignore_eos=True))
+    begun = {"role": "assistant", "content": "", "token_ids": whole.token_ids[:5]}
+    params, new, so_far = SamplingParams(seed=3, max_tokens=7, ignore_eos=True), [], None
+    async for event in engine.generate([*messages, begun], params):
+        if isinstance(event, TokenEvent):
+            new.append(event.token_id)
+            so_far = so_far or engine.output_so_far(event.request_id)
+    assert isinstance(event, FinishEvent)
+    assert (new, event.output.token_ids, event.output.text) == (whole.token_ids[5:], whole.token_ids, whole.text)
+    assert so_far is None or so_far.continued_at == 5  # None where it had ended before we looked
+
+
 async def test_a_caller_cancelled_before_his_request_was_added_leaves_none(engine: AsyncEngine) -> None:
     with held(engine):
         task = asyncio.create_task(answer(engine, PROMPTS[0], LONG))

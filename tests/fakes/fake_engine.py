@@ -180,9 +180,11 @@ class FakeEngine:
             raise
         finally:
             del self._running[request_id]
-        ids = [*range(1, len(said) + 1), 0]
+        cut = len(said) < len(words)
+        ids = [*range(1, len(said) + 1), *([] if cut else [0])]
         metrics = replace(metrics, generated_tokens=len(said) - len(given))
-        yield FinishEvent(request_id, replace(output, text="".join(said), token_ids=ids, metrics=metrics))
+        output = replace(output, text="".join(said), token_ids=ids, metrics=metrics)
+        yield FinishEvent(request_id, replace(output, finish_reason="length" if cut else "stop"))
 
     async def compare(
         self, prompt: Any, params: SamplingParams, mixes: Sequence[str], kv_policy: KVPolicy | None = None
