@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mp13.engine.request import (
+    Activity,
     AdapterInfo,
     CountReport,
     FinishEvent,
@@ -79,12 +80,13 @@ class FakeEngine:
         *,
         on_progress: Callable[[str, float | None], None] | None = None,
         on_adapters: Callable[[], None] = lambda: None,
+        on_activity: Callable[[Activity], None] = lambda activity: None,
         **settings: Any,
     ):
         self.settings = settings
         self.aborted = 0
         self.prefilled: list[tuple[str, Any]] = []
-        self._on_adapters = on_adapters
+        self._on_adapters, self._on_activity = on_adapters, on_activity
         self._running: dict[str, RequestOutput] = {}
         self._ids = itertools.count()
         self._seeds = random.Random(settings.get("seed", 0))
@@ -164,6 +166,7 @@ class FakeEngine:
         policy = kv_policy or self.settings.get("kv_policy", "exact")
         output = RequestOutput("", [], "stop", str(mix), metrics, seed, members, None, policy, prompting, len(given))
         self._running[request_id] = output
+        self._on_activity(Activity(len(self._running), 0))
         words = self._words(text, mix.names)
         said = [word for word, _ in words[: len(given)]]
         try:
@@ -180,6 +183,7 @@ class FakeEngine:
             raise
         finally:
             del self._running[request_id]
+            self._on_activity(Activity(len(self._running), 0))
         cut = len(said) < len(words)
         ids = [*range(1, len(said) + 1), *([] if cut else [0])]
         metrics = replace(metrics, generated_tokens=len(said) - len(given))

@@ -3,6 +3,7 @@
 Finding or starting that process is the launcher's. No torch; httpx loads with the first client, not with this module.
 """
 
+import secrets
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
@@ -14,11 +15,13 @@ from mp13.errors import Mp13Error, error_from_wire
 from mp13.mix import check_name
 from mp13.service.endpoint import Address
 from mp13.service.schema import (
+    CHAT_HEADER,
     AdapterInfo,
     CheckRequest,
     CompareRequest,
     CountReport,
     CountRequest,
+    EndedEvent,
     EngineConfig,
     EngineEvent,
     FailedEvent,
@@ -30,6 +33,7 @@ from mp13.service.schema import (
     ScoreReport,
     ScoreRequest,
     StartedEvent,
+    StopRequest,
     TokenEvent,
     adapter_infos,
     adapter_lists,
@@ -51,6 +55,10 @@ class EngineGone(Mp13Error):
     """The engine process has ended or cannot be reached; `launcher.connect` starts another."""
 
 
+class EngineStopped(EngineGone):
+    """The engine process was ended on purpose: by `mp13 stop`, or by the system's own means."""
+
+
 class EngineClient:
     """One chat's connection to an engine process. Calls wait while the model loads and raise what the engine raised.
 
@@ -70,7 +78,8 @@ class EngineClient:
             # `verify` spares reading certificates: there is no TLS here
             transport=httpx.AsyncHTTPTransport(uds=uds, limits=limits, verify=False, trust_env=False),
             base_url=f"http://127.0.0.1:{address.port}" if address.port else "http://engine",
-            headers={"Authorization": f"Bearer {address.token}"} if address.token else None,
+            headers={CHAT_HEADER: secrets.token_hex(8)}
+            | ({"Authorization": f"Bearer {address.token}"} if address.token else {}),
             timeout=httpx.Timeout(None, connect=_CONNECT_S),
             trust_env=False,  # no proxy stands between a chat and its own engine
         )
@@ -79,9 +88,17 @@ class EngineClient:
         """Take a lease that lasts until `close`, so that the engine stays while no events are read."""
         self._lease = await self._open("GET", "/events")
 
-    def events(self) -> AsyncGenerator[EngineEvent]:
-        """The engine's life, from its present state on. Reading it is a lease too."""
-        return self._stream("GET", "/events", engine_events.validate_json)
+    async def events(self) -> AsyncGenerator[EngineEvent]:
+        """The engine's life, from its present state on. Reading it is a lease too.
+
+        Raises:
+            EngineStopped: after an `EndedEvent`.
+        """
+        async with aclosing(self._stream("GET", "/events", engine_events.validate_json)) as events:
+            async for event in events:
+                yield event
+                if isinstance(event, EndedEvent):
+                    raise _stopped(event.reason)
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[AnswerEvent]:
         """The answer, token by token, closed by a `FinishEvent`. Closing the iterator early aborts it."""
@@ -122,6 +139,10 @@ class EngineClient:
     async def health(self) -> Health:
         """Whether the engine is loading, ready or failed. Answers at once, also while it loads."""
         return Health.model_validate_json(await self._call("GET", "/health"))
+
+    async def stop(self, reason: str) -> None:
+        """End the process, whoever uses it. All its chats hear the reason."""
+        await self._call("POST", "/stop", StopRequest(reason=reason))
 
     async def close(self) -> None:
         """Give the lease back and end every call. The engine ends soon after its last client closed."""
@@ -191,6 +212,12 @@ def _answer_event(line: bytes) -> AnswerEvent:
 
 
 def _error(event: FailedEvent) -> Mp13Error:
+    if event.code == EngineStopped.__name__:
+        return _stopped(event.message)
     if event.code == EngineGone.__name__:
         return EngineGone(event.message)
     return error_from_wire(event.code, event.message)
+
+
+def _stopped(reason: str) -> EngineStopped:
+    return EngineStopped(f"the engine has ended: {reason}; send the prompt again to start a new one")
