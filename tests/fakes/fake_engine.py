@@ -62,8 +62,8 @@ class FakeScores:
 
 
 class FakeEngine:
-    """Loads by the model's name: "slow" takes a minute, "broken" fails, "buggy" raises, "crash" dies; others are ready,
-    and "stubborn" does not end by itself.
+    """Loads by the model's name: "slow" takes a minute, "stuck" holds the interpreter for ever after a second, "broken"
+    fails, "buggy" raises, "crash" dies; others are ready, and "stubborn" does not end by itself.
 
     Answers "echo: " and the last message, a word a token, as the mix `pirate` would say "arr: ". Scripted messages:
     "count N" says N numbers, 20 ms each; "crash" kills the process after two tokens; "too long" is refused;
@@ -98,7 +98,9 @@ class FakeEngine:
     def _load(self, model: str, on_progress: Callable[[str, float | None], None]) -> None:
         for step in range(11):
             on_progress("reading weights", step / 10)
-            time.sleep(6 if model == "slow" else 0.01)
+            if model == "stuck" and step == 5:
+                sum(range(10**11))  # as a library does that holds the interpreter's lock
+            time.sleep({"slow": 6, "stuck": 0.2}.get(model, 0.01))
         if model == "broken":
             raise ModelError(f"{model!r} has no weights; choose another model")
         if model == "buggy":

@@ -3,6 +3,7 @@
 Finding or starting that process is the launcher's. No torch; httpx loads with the first client, not with this module.
 """
 
+import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -45,8 +46,11 @@ from mp13.service.schema import (
 if TYPE_CHECKING:
     import httpx
 
+    from mp13.service.hold import Hold
+
 _ROOT = "/v1/mp13"
 _CONNECT_S = 5.0
+_UP_S = 0.5  # for an engine to say that it is
 _Event = TypeVar("_Event")
 AnswerEvent = StartedEvent | TokenEvent | FinishEvent
 
@@ -66,10 +70,11 @@ class EngineClient:
         EngineGone: from any call, when the process ends before it has answered.
     """
 
-    def __init__(self, address: Address, log: Path | None = None) -> None:
+    def __init__(self, address: Address, log: Path | None = None, hold: "Hold | None" = None) -> None:
         import httpx
 
         self.log = log  # where the process writes its diagnostics
+        self._hold = hold
         self._lease: httpx.Response | None = None
         # A connection a call: an idle one that the engine just closed would look like a dead engine.
         limits = httpx.Limits(max_keepalive_connections=0)
@@ -145,10 +150,28 @@ class EngineClient:
         await self._call("POST", "/stop", StopRequest(reason=reason))
 
     async def close(self) -> None:
-        """Give the lease back and end every call. The engine ends soon after its last client closed."""
-        if self._lease:
-            await self._lease.aclose()
-        await self._http.aclose()
+        """Give the lease back and end every call. The engine ends soon after its last client closed; one that is not up
+        yet, at once, whatever it is in the middle of."""
+        hold, self._hold = self._hold, None
+        try:
+            if hold and hold.take_alone() and not await self._is_up():
+                hold.record.kill()
+            if self._lease:
+                await self._lease.aclose()
+        finally:
+            if hold:
+                hold.close()
+            await self._http.aclose()
+
+    async def _is_up(self) -> bool:
+        """False while it loads, and when it does not answer at all. One that is gone or has failed ends by itself."""
+        try:
+            async with asyncio.timeout(_UP_S):
+                return (await self.health()).status != "loading"
+        except TimeoutError:
+            return False
+        except Mp13Error:
+            return True
 
     async def _call(self, method: str, path: str, body: BaseModel | None = None) -> bytes:
         async with aclosing(await self._open(method, path, body)) as response:
