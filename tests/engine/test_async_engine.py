@@ -551,7 +551,7 @@ def test_progress_and_errors_of_loading_reach_the_caller(folder: Path) -> None:
         folder / "model", on_progress=lambda stage, fraction: stages.append((stage, fraction)), **OPTIONS
     )
     assert engine.info.model_type == "llama" and engine.info.kv_cache_tokens >= 300
-    fractions = [fraction for stage, fraction in stages if stage == "weights" and fraction is not None]
+    fractions = [fraction for stage, fraction in stages if stage == "reading weights" and fraction is not None]
     assert fractions == sorted(fractions) and fractions[-1] == 1.0
     asyncio.run(engine.close())
     with pytest.raises(ModelError, match="nowhere"):

@@ -18,6 +18,7 @@ from mp13.engine.effect import EffectCheck
 from mp13.engine.execution.model_runner import ModelRunner, Sampled
 from mp13.engine.execution.sizing import give_cache
 from mp13.engine.models.loader import load_model
+from mp13.engine.models.progress import SIZING
 from mp13.engine.models.room import is_out_of_memory, readable
 from mp13.engine.prompts import Prompt, PromptReader
 from mp13.engine.request import (
@@ -68,7 +69,7 @@ class EngineCore:
             dtype=loaded.activation_dtype,
             device=loaded.device,
         )
-        on_progress("cache", None)
+        on_progress(SIZING, None)
         num_blocks, self.max_model_len = give_cache(config, loaded, self.runner, self.adapters.reserved_bytes)
         self.pool = BlockPool(num_blocks, config.block_size, config.enable_prefix_caching)
         self.scheduler = Scheduler(
