@@ -20,13 +20,20 @@ from tests.service.conftest import ROOT, Chats, answer, asking, engine_pids, is_
 
 
 @contextmanager
-def a_chat(model: str, until: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
-    """A chat process that goes `until` there, and the pid of the engine that it started."""
+def another_chat(model: str, until: str) -> Iterator["subprocess.Popen[str]"]:
+    """A chat process that goes `until` there, with an engine that runs already."""
     with ExitStack() as ending:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
         command = [sys.executable, "-m", "tests.service.chat_process", model, until]
         chat = ending.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
         ending.callback(chat.kill)
+        yield chat
+
+
+@contextmanager
+def a_chat(model: str, until: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """The same, and the pid of the engine that it started."""
+    with another_chat(model, until) as chat:
         assert chat.stdout is not None
         yield chat, int(chat.stdout.readline())
 
@@ -38,8 +45,18 @@ def read_until(chat: "subprocess.Popen[str]", line: str) -> None:
 
 @pytest.mark.parametrize(
     ("model", "until", "heard"),
-    [("slow", "idle", "False"), ("fake", "answering", "token"), ("stubborn", "idle", "False")],
-    ids=["while its model loads", "in the middle of an answer", "with an engine that does not let go"],
+    [
+        ("slow", "idle", "False"),
+        ("fake", "answering", "token"),
+        ("fake", "comparing", "token"),
+        ("stubborn", "idle", "False"),
+    ],
+    ids=[
+        "while its model loads",
+        "in the middle of an answer",
+        "in the middle of a comparison",
+        "with an engine that does not let go",
+    ],
 )
 def test_killing_the_chat_ends_its_engine(model: str, until: str, heard: str) -> None:
     with a_chat(model, until) as (chat, engine):
@@ -47,6 +64,49 @@ def test_killing_the_chat_ends_its_engine(model: str, until: str, heard: str) ->
         assert is_alive(engine)
         chat.kill()
         assert seconds_until_gone(engine) < 5
+
+
+@pytest.mark.parametrize("until", ["answering", "comparing"])
+async def test_a_chat_keeps_its_answer_when_another_that_shares_its_engine_is_killed(chats: Chats, until: str) -> None:
+    with a_chat("fake", until) as (killed, engine):
+        await asyncio.to_thread(read_until, killed, "token")
+        client = await chats.open()
+        answering = asyncio.create_task(answer(client, "count 150", max_tokens=150))  # three seconds, beyond the grace
+        await asyncio.sleep(0.2)
+        killed.kill()
+        assert (await answering).text.endswith("149 ")
+        assert (await client.health()).pid == engine
+
+
+def test_killing_all_chats_that_share_an_engine_leaves_none() -> None:
+    with a_chat("fake", "comparing") as (one, engine), another_chat("fake", "answering") as two:
+        read_until(one, "token")
+        read_until(two, "token")
+        one.kill()
+        two.kill()
+        assert seconds_until_gone(engine) < 5
+
+
+@pytest.mark.parametrize("until", ["answering", "comparing"])
+def test_killing_engine_and_chats_together_leaves_nothing(until: str, runtime: Path) -> None:
+    with a_chat("fake", until) as (one, engine), another_chat("fake", until) as two:
+        read_until(one, "token")
+        read_until(two, "token")
+        for pid in (engine, one.pid, two.pid):
+            os.kill(pid, signal.SIGKILL)
+        assert seconds_until_gone(engine) < 5
+        assert engine_pids(runtime.parent) == []
+
+
+async def test_two_chats_that_lose_their_engine_share_the_next_one(chats: Chats, runtime: Path) -> None:
+    one, two = await chats.open(), await chats.open()
+    os.kill((await one.health()).pid, signal.SIGKILL)
+    for client in (one, two):
+        with pytest.raises(EngineGone):
+            await answer(client, "hi")
+    again = await asyncio.gather(chats.open(), chats.open())
+    [pid] = {(await client.health()).pid for client in again}
+    assert engine_pids(runtime.parent) == [pid]
 
 
 @pytest.mark.parametrize("until", ["before-settings", "before-lease"])
