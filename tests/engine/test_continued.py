@@ -227,6 +227,20 @@ def test_what_does_not_fit_is_counted_all_the_same(llm: LLM) -> None:
         llm.chat([[ChatMessage("user", "x " * 400)]])
 
 
+def test_a_tokenizer_that_was_saved_with_a_limit_of_its_own_cuts_nothing(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "model")
+    limited = tiny_tokenizer()
+    limited.model_max_length = 8
+    limited._tokenizer.enable_truncation(8)
+    limited.save_pretrained(model)
+    assert '"max_length": 8' in (model / "tokenizer.json").read_text()
+    short = LLM(model, dtype="float32", kv_cache_memory="256KiB", max_model_len=MAX_LEN)
+    prompt = [ChatMessage("user", "x " * 30)]
+    assert short.count(prompt).prompt_tokens > 60
+    assert short.chat([prompt], SamplingParams(max_tokens=1))[0].metrics.prompt_tokens > 60
+    assert short.generate(["x " * 30], SamplingParams(max_tokens=1))[0].metrics.prompt_tokens == 60
+
+
 def test_what_cannot_be_a_prompt_cannot_be_counted(llm: LLM) -> None:
     with pytest.raises(MixError, match="'nobody', which is not loaded"):
         llm.count([*ASKED], "nobody")

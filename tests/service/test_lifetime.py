@@ -1,6 +1,7 @@
 """One engine process for equal settings; it lives as long as a chat does, and a chat survives it."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mp13.errors import ModelError, Mp13Error
-from mp13.service import launcher
+from mp13.errors import ConfigError, ModelError, Mp13Error
+from mp13.service import hold, launcher
 from mp13.service.client import EngineGone
 from mp13.service.schema import TokenEvent
 from tests.service.conftest import ROOT, Chats, answer, asking, engine_pids, is_alive, seconds_until_gone
@@ -181,7 +182,9 @@ async def test_a_killed_engine_is_told_to_every_call_and_the_next_connection_sta
     await anext(running)
     os.kill(pid, signal.SIGKILL)
     for stream in (events, running):
-        with pytest.raises(EngineGone, match=r"the engine process has ended; its log is .*engine-\w{12}\.log"):
+        with pytest.raises(
+            EngineGone, match=r"the engine process was killed, as .* memory runs out; its log is .*\.log"
+        ):
             async for _ in stream:
                 pass
     with pytest.raises(EngineGone):
@@ -189,6 +192,27 @@ async def test_a_killed_engine_is_told_to_every_call_and_the_next_connection_sta
     again = await chats.open()
     assert (await answer(again, "hi")).text == "echo: hi"
     assert (await again.health()).pid != pid
+
+
+async def test_who_did_not_start_the_engine_cannot_tell_how_it_ended(chats: Chats) -> None:
+    await chats.open()
+    joined = await chats.open()
+    os.kill((await joined.health()).pid, signal.SIGKILL)
+    with pytest.raises(EngineGone, match=r"the engine process has ended; its log is .*engine-\w{12}\.log"):
+        await answer(joined, "hi")
+
+
+async def test_a_full_runtime_folder_leaves_no_process(
+    chats: Chats, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(hold, "publish", full)
+    with pytest.raises(ConfigError, match=r"cannot be written \(No space left on device\); make room there"):
+        await chats.open()
+    for pid in engine_pids(runtime.parent):
+        assert await asyncio.to_thread(seconds_until_gone, pid) < 2
 
 
 async def test_an_engine_that_dies_by_itself_in_an_answer_is_gone_after_what_it_said(chats: Chats) -> None:

@@ -5,8 +5,8 @@ Finding or starting that process is the launcher's. No torch; httpx loads with t
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 _ROOT = "/v1/mp13"
 _CONNECT_S = 5.0
 _UP_S = 0.5  # for an engine to say that it is
+_EXIT_S, _EXIT_TRIES = 0.3, 15  # for the system to say how a process ended, after its socket has closed
+_SIGKILL = 9
 _Event = TypeVar("_Event")
 AnswerEvent = StartedEvent | TokenEvent | FinishEvent
 
@@ -74,6 +76,7 @@ class EngineClient:
         import httpx
 
         self.log = log  # where the process writes its diagnostics
+        self.exit_code: Callable[[], int | None] | None = None  # of a process that this chat has started
         self._hold = hold
         self._lease: httpx.Response | None = None
         # A connection a call: an idle one that the engine just closed would look like a dead engine.
@@ -174,9 +177,8 @@ class EngineClient:
             return True
 
     async def _call(self, method: str, path: str, body: BaseModel | None = None) -> bytes:
-        async with aclosing(await self._open(method, path, body)) as response:
-            with self._loss():
-                return await response.aread()
+        async with aclosing(await self._open(method, path, body)) as response, self._loss():
+            return await response.aread()
 
     async def _stream(
         self, method: str, path: str, read: Callable[[bytes], _Event], body: BaseModel | None = None, ends: int = 1
@@ -187,7 +189,7 @@ class EngineClient:
         """
         async with aclosing(await self._open(method, path, body)) as response:
             rest = b""
-            with self._loss():
+            async with self._loss():
                 async for chunk in response.aiter_bytes():
                     *lines, rest = (rest + chunk).split(b"\n")
                     for event in map(read, filter(None, lines)):
@@ -195,26 +197,26 @@ class EngineClient:
                         ends -= isinstance(event, FinishEvent)
                         if not ends:
                             return
-        raise self._gone()
+        raise await self._gone()
 
     async def _open(self, method: str, path: str, body: BaseModel | None = None) -> "httpx.Response":
         content = None if body is None else body.model_dump_json()
-        with self._loss():
+        async with self._loss():
             request = self._http.build_request(method, _ROOT + path, content=content)
             response = await self._http.send(request, stream=True)
             if response.is_error:
                 raise self._refusal(await response.aread())
         return response
 
-    @contextmanager
-    def _loss(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def _loss(self) -> AsyncIterator[None]:
         """Turns a broken connection into `EngineGone`."""
         import httpx
 
         try:
             yield
         except httpx.TransportError as error:
-            raise self._gone() from error
+            raise await self._gone() from error
 
     def _refusal(self, body: bytes) -> Mp13Error:
         try:
@@ -222,9 +224,16 @@ class EngineClient:
         except ValidationError:
             return EngineGone("what answers at the engine's address is not an mp13 engine; start the chat again")
 
-    def _gone(self) -> EngineGone:
+    async def _gone(self) -> EngineGone:
+        """Says whether it was killed, where that can be known: by the chat that started it."""
+        for _ in range(_EXIT_TRIES):
+            if self.exit_code is None or self.exit_code() is not None:
+                break
+            await asyncio.sleep(_EXIT_S / _EXIT_TRIES)
+        killed = self.exit_code is not None and self.exit_code() == -_SIGKILL
+        what = "was killed, as the system does when memory runs out" if killed else "has ended"
         where = f"; its log is {self.log}" if self.log else ""
-        return EngineGone(f"the engine process has ended{where}; send the prompt again to start a new one")
+        return EngineGone(f"the engine process {what}{where}; send the prompt again to start a new one")
 
 
 def _answer_event(line: bytes) -> AnswerEvent:

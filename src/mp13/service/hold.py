@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict
 
+from mp13.errors import ConfigError
 from mp13.service.endpoint import publish
 
 _SAME_START_S = 5.0  # the system's clock may have been set since
@@ -46,9 +47,19 @@ def record_of(place: Path) -> EngineRecord:
 
 
 def write_record(place: Path, pid: int, model: str, log: Path) -> None:
-    """Of the process `pid`, which is not yet waited for."""
+    """Of the process `pid`, which is not yet waited for.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
     started_at = psutil.Process(pid).create_time()
-    publish(EngineRecord(pid=pid, started_at=started_at, model=model, log=log), _beside(place))
+    try:
+        publish(EngineRecord(pid=pid, started_at=started_at, model=model, log=log), _beside(place))
+    except OSError as error:
+        raise ConfigError(
+            f"the runtime folder {place.parent} cannot be written ({error.strerror}); make room there, or set "
+            "XDG_RUNTIME_DIR to a folder of your own"
+        ) from error
 
 
 def _beside(place: Path) -> Path:

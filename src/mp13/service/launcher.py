@@ -87,13 +87,15 @@ async def _start(launch: Launch, place: Path, log: Path) -> EngineClient:
     with _open_log(log) as output:
         already_logged = log.stat().st_size
         process = _spawn_on_socket(place, output) if place.suffix == ".sock" else _spawn_on_loopback(place, output)
-    write_record(place, process.pid, launch.config.model, log)
-    threading.Thread(target=process.wait, daemon=True).start()  # a process that ends leaves no zombie behind
     try:
+        write_record(place, process.pid, launch.config.model, log)
+        threading.Thread(target=process.wait, daemon=True).start()  # a process that ends leaves no zombie behind
         _hand_over(process, launch)
         while not place.exists() and process.poll() is None:  # on loopback the process itself says where it is
             await asyncio.sleep(0.02)
-        return await _hold(place, log)
+        client = await _hold(place, log)
+        client.exit_code = lambda: process.returncode
+        return client
     except BaseException as error:
         process.kill()
         if isinstance(error, EngineGone | OSError):
