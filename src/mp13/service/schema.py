@@ -41,8 +41,8 @@ class GenerateRequest(BaseModel):
     """Answer `messages` under the mix `adapters`.
 
     Messages that end with an answer ask for more of it: what follows on its `token_ids`, or on its content where these
-    are missing or spell something else. With the answer's seed it is what would have come without the cut. `max_tokens`
-    counts the new tokens.
+    are missing or spell something else. With the answer's seed it is what would have come without the cut; in 16 bits,
+    as far as rounding allows. `max_tokens` counts the new tokens.
     """
 
     model_config = ConfigDict(frozen=True)

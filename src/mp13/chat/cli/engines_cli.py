@@ -137,9 +137,11 @@ def _name(process: EngineProcess) -> str:
 
 
 def _weights(process: EngineProcess) -> str:
+    """Empty while "auto" is still to be decided."""
     if process.health is None:
         return ""
-    return process.health.dtype if process.health.quantization == "none" else process.health.quantization
+    form = process.health.dtype if process.health.quantization == "none" else process.health.quantization
+    return "" if form == "auto" else form
 
 
 def _memory(process: EngineProcess) -> int:
