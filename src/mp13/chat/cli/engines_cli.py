@@ -127,7 +127,12 @@ def _details(process: EngineProcess) -> list[str]:
     else:
         adapters = f"adapters {', '.join(health.adapters)}" if health.adapters else ""
         found = list(filter(None, [health.stage, adapters]))
-    return [*found, f"log {process.record.log}"]
+    return [*found, f"log {_from_home(process.record.log)}"]
+
+
+def _from_home(path: Path) -> str:
+    """As a shell takes it, too."""
+    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
 
 
 def _name(process: EngineProcess) -> str:
