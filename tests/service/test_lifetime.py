@@ -15,7 +15,7 @@ import pytest
 
 from mp13.errors import ConfigError, ModelError, Mp13Error
 from mp13.service import hold, launcher
-from mp13.service.client import EngineGone
+from mp13.service.client import EngineGone, EngineStopped
 from mp13.service.schema import TokenEvent
 from tests.service.conftest import ROOT, Chats, answer, asking, engine_pids, is_alive, seconds_until_gone
 
@@ -280,10 +280,11 @@ async def test_what_lies_in_the_working_directory_is_not_imported(
 async def test_a_terminated_engine_ends_at_once_although_chats_hold_it(chats: Chats) -> None:
     client = await chats.open()
     pid = (await client.health()).pid
-    start = time.monotonic()
+    start, events = time.monotonic(), client.events()
+    await anext(events)
     os.kill(pid, signal.SIGTERM)
-    with pytest.raises(EngineGone):
-        async for _ in client.events():
+    with pytest.raises(EngineStopped):
+        async for _ in events:
             pass
     assert await asyncio.to_thread(seconds_until_gone, pid) < 4
     assert time.monotonic() - start < 4

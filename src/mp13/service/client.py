@@ -61,8 +61,9 @@ class EngineGone(Mp13Error):
     """The engine process has ended or cannot be reached; `launcher.connect` starts another."""
 
 
-class EngineStopped(EngineGone):
-    """The engine process was ended on purpose: by `mp13 stop`, or by the system's own means."""
+class EngineStopped(Mp13Error):
+    """The engine process was ended on purpose, by `mp13 stop` or by the system's own means. Unlike one that is gone, it
+    is not to be started again unasked."""
 
 
 class EngineClient:
@@ -70,6 +71,7 @@ class EngineClient:
 
     Raises:
         EngineGone: from any call, when the process ends before it has answered.
+        EngineStopped: likewise, when somebody ends it.
     """
 
     def __init__(self, address: Address, log: Path | None = None, hold: "Hold | None" = None) -> None:
