@@ -1,5 +1,5 @@
-"""Which tokens of a conversation are the answer's: what the model writes behind the prompt that asks for it, no more and
-no less, whatever the template."""
+"""Which tokens of a conversation are the answer's: what the model writes behind the prompt that asks for it, no more
+and no less, whatever the template."""
 
 from collections.abc import Sequence
 from functools import cache

@@ -24,7 +24,6 @@ from mp13.chat.tui.dialogue import Dialogue
 from mp13.chat.tui.events import (
     AnswerStopped,
     CommandDone,
-    ComparisonStarted,
     Entry,
     EntryFailed,
     EntryStarted,
@@ -39,7 +38,7 @@ from mp13.chat.tui.tables import choices, diff_content, engine_rows, suggestions
 from mp13.chat.tui.widgets.completion import Completion, Suggestion
 from mp13.chat.tui.widgets.prompt import Prompt
 from mp13.chat.tui.widgets.status import StatusLine
-from mp13.chat.tui.widgets.transcript import Transcript
+from mp13.chat.tui.widgets.transcript import Drawing, Transcript
 from mp13.chat.tui.widgets.turns import Notice, row_of
 from mp13.mix import BASE
 
@@ -74,7 +73,7 @@ class ConversationScreen(Screen[None]):
         self._completion = Completion(self._suggest)
         self._prompt = Prompt(self._completion)
         self._status = StatusLine()
-        self._dialogue = Dialogue(self._transcript)
+        self._dialogue = Dialogue(self._transcript, self._path)
         self._answered: Entry | None = None  # what is being answered
         self._offers_stop = False
 
@@ -109,7 +108,7 @@ class ConversationScreen(Screen[None]):
         await self._conductor.run(session)
 
     async def on_happened(self, message: Happened) -> None:
-        from mp13.chat.conversation.turn import AnswerDone, EngineFailed, EngineReady, LoadProgress, TextDelta
+        from mp13.chat.conversation.turn import AnswerDone, Asked, EngineFailed, EngineReady, LoadProgress, TextDelta
 
         match message.event:
             case SessionOpened(session):
@@ -121,11 +120,11 @@ class ConversationScreen(Screen[None]):
             case EngineFailed() as failure:
                 self._tell(loading=None, problem="" if failure.falls_back else "no engine")
                 await self._transcript.add(Notice(failure.message, "error"))
-            case EntryStarted(entry, mix):
+            case EntryStarted(entry):
                 self._answered = entry
-                await self._dialogue.begin(entry, mix)
-            case ComparisonStarted(entry, mixes, text):
-                await self._dialogue.compare(entry, mixes, text)
+                self._dialogue.begin(entry)
+            case Asked() as asked if self._answered is not None:
+                await self._dialogue.ask(self._answered, asked)
             case TextDelta(text, index) if self._answered is not None:
                 self._dialogue.feed(self._answered, text, index)
             case AnswerDone(turn, index) if self._answered is not None:
@@ -149,7 +148,7 @@ class ConversationScreen(Screen[None]):
         self._session = session
         if turns := list(session.turns):
             self._tell_cost(turns[-1])
-            await self._transcript.show([row_of(turn) for turn in turns])
+            await self._transcript.show(self._path())
         self._tell(model=Path(session.settings.model).name)
         self._tell_mix()
         self.set_interval(LOOK_S, self._tell_mix)  # what is remarkable about an adapter comes by itself
@@ -159,12 +158,15 @@ class ConversationScreen(Screen[None]):
         if result.quit:
             self.app.exit()
         if result.turns_changed:
-            await self._dialogue.redraw([row_of(turn) for turn in self._session.turns])
+            await self._dialogue.redraw()
             self._tell(tokens_per_s=None, cached_tokens=None, context_tokens=None)
             if turns := self._session.turns:
                 self._tell_cost(turns[-1])
         await self._dialogue.settle(entry, result.message if result.diff is None else diff_content(result.diff))
         self._tell_mix()
+
+    def _path(self) -> list[Drawing]:
+        return [row_of(turn) for turn in self._session.turns] if self._session is not None else []
 
     @property
     def _mix(self) -> str:
