@@ -15,7 +15,7 @@ from mp13.engine.models.mistral_tokenizer import MistralTokenizer
 from mp13.engine.text.answer_tokens import AnswerTokens, answer_tokens
 from mp13.engine.text.chat_template import ChatMessage, chat_token_ids
 from mp13.errors import ConfigError, UnsupportedError
-from tests.engine.test_chat_template import contents, every_template, every_tokenizer, plain, special_ids, talk
+from tests.engine.test_chat_template import contents, every_template, every_tokenizer, special_ids, talk
 from tests.engine.test_mistral3 import write_tekken
 from tests.engine.tiny_tokenizers import TEMPLATES, make_tokenizer
 
@@ -128,12 +128,11 @@ def test_the_starters_own_template_is_followed(starter_model: Path) -> None:
     assert found.prompt == tuple(chat_token_ids(tokenizer, said[:-1]))
     assert shown(tokenizer, found.answer) == "Paris.\n<|im_start|><|im_end|>"
     assert special_ids(tokenizer, found.answer) == [tokenizer.eos_token_id]
-    found = answer_tokens(tokenizer, talk("Who are you?", "SmolLM."))
-    whole = plain(tokenizer, talk("Who are you?", "SmolLM."))
-    asks_again = len(plain(tokenizer, talk("x"))) - len(
-        tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=True)["input_ids"]
-    )
-    assert (*found.prompt, *found.answer, *found.rest) == tuple(whole[:-asks_again])
+    said = talk("Who are you?", "SmolLM.")
+    found = answer_tokens(tokenizer, said)
+    rows = [{"role": message.role, "content": message.content} for message in said]
+    text = tokenizer.apply_chat_template(rows, tokenize=False)
+    assert [*found.prompt, *found.answer, *found.rest] == tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 class TestReasoning:

@@ -15,13 +15,13 @@ from mp13.engine.request import OnProgress
 from mp13.errors import ModelError
 from mp13.hub_errors import hub_reason
 
-_WANTED = ["*.json", "*.safetensors", "*.model", "tokenizer.model.v*", "*.jinja", "*.txt"]
+_AROUND_WEIGHTS = ["*.json", "*.model", "tokenizer.model.v*", "*.jinja", "*.txt"]
 _AROUND = re.compile(r"^(?:model\.language_model|language_model\.model)\.")
 _AROUND_HEAD = re.compile(r"^language_model\.lm_head\.")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def model_path(model: str, on_progress: OnProgress) -> Path:
+def model_path(model: str, on_progress: OnProgress, *, with_weights: bool = True) -> Path:
     """Where `model` is: a GGUF file, a folder in Hugging Face format, or the Hugging Face cache's copy of the
     repository of that id, fetched if needed.
 
@@ -40,7 +40,8 @@ def model_path(model: str, on_progress: OnProgress) -> Path:
 
     on_progress("download", None)
     try:
-        return Path(snapshot_download(model, allow_patterns=_WANTED, ignore_patterns=["consolidated*.safetensors"]))
+        wanted = [*_AROUND_WEIGHTS, *(["*.safetensors"] if with_weights else [])]
+        return Path(snapshot_download(model, allow_patterns=wanted, ignore_patterns=["consolidated*.safetensors"]))
     except Exception as error:  # network, authentication and cache errors have many types and all end here
         raise ModelError(f"model {model!r} cannot be fetched from the Hub: {hub_reason(error)}") from None
 
