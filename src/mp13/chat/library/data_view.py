@@ -7,14 +7,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
-from typing import Any
-
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from mp13.chat.text import printable
 from mp13.engine.training.rendering.request import Rendered, RenderedSample
 from mp13.engine.training.sample import Sample
 from mp13.library.data.check import CheckReport, SourceCount, TokenCount
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 _LEARNED, _OTHER = "black on #a6e3a1", "dim"
 _BEGIN, _END = "⟦", "⟧"  # around what is learned, where there are no colours
@@ -68,8 +69,10 @@ def _many(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
-def preview_text(samples: Sequence[Sample], rendered: Sequence[RenderedSample], plain: bool) -> Text:
+def preview_text(samples: Sequence[Sample], rendered: Sequence[RenderedSample], plain: bool) -> "Text":
     """Each sequence under its place. With `plain`, marks instead of colours."""
+    from rich.text import Text
+
     text = Text(end="")
     for sample, sequences in zip(samples, rendered, strict=True):
         for number, sequence in enumerate(sequences.sequences, start=1):
@@ -77,14 +80,14 @@ def preview_text(samples: Sequence[Sample], rendered: Sequence[RenderedSample], 
             place = printable(f"{sample.place}{several}")
             text.append(place, "bold")
             text.append(f" · {len(sequence.ids):,} tokens, {sequence.num_learned:,} carry loss\n")
-            text.append_text(_tokens(sequence, plain)).append("\n\n")
+            _append(text, sequence, plain)
+            text.append("\n\n")
     if plain:
         return text.append(f"{_BEGIN}carries loss{_END}, all else is only read")
     return text.append("carries loss", _LEARNED).append(", all else is only read", _OTHER)
 
 
-def _tokens(sequence: Rendered, plain: bool) -> Text:
-    text = Text()
+def _append(text: "Text", sequence: Rendered, plain: bool) -> None:
     for is_learned, tokens in groupby(zip(sequence.mask, sequence.texts, strict=True), key=lambda token: token[0]):
         shown = printable(_CONTROLS.sub(_visible, "".join(token for _, token in tokens)))
         if plain:
@@ -93,7 +96,6 @@ def _tokens(sequence: Rendered, plain: bool) -> Text:
             text.append(shown, _LEARNED if is_learned else _OTHER)
     if text.plain.endswith("\n"):
         text.right_crop(1)
-    return text
 
 
 def _visible(control: re.Match[str]) -> str:

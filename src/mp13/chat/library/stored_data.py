@@ -3,13 +3,15 @@
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
+from typing import TYPE_CHECKING
 
-from mp13.chat.conversation.store import ConversationStore
-from mp13.chat.conversation.turn import Turn
 from mp13.engine.training.sample import Message, Sample
 from mp13.errors import ConfigError
 from mp13.library.data.problem import DataError, Problem
 from mp13.library.data.reading import DataSet
+
+if TYPE_CHECKING:
+    from mp13.chat.conversation.turn import Turn
 
 STORE = "store:"
 _ALL = "all"
@@ -30,6 +32,8 @@ def data_set(source: str, format: str | None = None) -> DataSet:
 
 
 def _stored(source: str) -> Iterator[Sample]:
+    from mp13.chat.conversation.store import ConversationStore  # whose imports take a while
+
     wanted = source.removeprefix(STORE)
     with ConversationStore() as store:
         ids = [info.id for info in store.conversations(limit=sys.maxsize)]
@@ -42,7 +46,7 @@ def _stored(source: str) -> Iterator[Sample]:
             yield from samples_of(store.turns(id), f"{STORE}{id[:_SHOWN]}")
 
 
-def samples_of(turns: Sequence[Turn], source: str) -> Iterator[Sample]:
+def samples_of(turns: Sequence["Turn"], source: str) -> Iterator[Sample]:
     """A conversation's path as samples: one for each system prompt that it was led under, which holds all that was said
     until then and learns what was answered under that prompt. `line` is the number of the last turn.
 
