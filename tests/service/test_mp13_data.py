@@ -521,7 +521,7 @@ class TestConvert:
     def test_data_becomes_messages_a_line_each(self, run: Run, tmp_path: Path, name: str, content: str) -> None:
         (tmp_path / name).write_text(content)
         code, out, err = run("convert", name, "out.jsonl")
-        assert (code, out, err) == (0, "", "mp13 data: 1 sample in out.jsonl\n")
+        assert (code, out, err) == (0, "1 sample in out.jsonl\n", "")
         assert (tmp_path / "out.jsonl").read_text() == f"{GOOD}\n"
         again = json.loads(run("convert", "out.jsonl", "again.jsonl", "--json").out)
         assert again == {"out": "again.jsonl", "samples": 1, "format": "messages"}

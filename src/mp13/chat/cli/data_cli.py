@@ -12,9 +12,10 @@ import typer
 from mp13.chat.cli.outcome import USAGE, complain, outcome
 from mp13.chat.cli.progress import Progress
 from mp13.chat.library.data_view import check_json, check_text, preview_json, preview_text
-from mp13.chat.library.stored_data import data_set
+from mp13.chat.library.stored_data import SOURCES, data_set
 from mp13.chat.settings.load import load_settings
 from mp13.chat.settings.model import STARTER_NAMES
+from mp13.chat.text import printable
 from mp13.engine.config import EngineConfig
 from mp13.engine.training.rendering.request import RenderReport
 from mp13.engine.training.sample import Sample
@@ -29,7 +30,6 @@ from mp13.library.starter import install_starter
 PROGRAM = "mp13 data"
 app = typer.Typer(no_args_is_help=True, help="Training data: is it good, what does a model learn of it.")
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_SOURCES = "A .jsonl, .json, .csv or .parquet file, org/name of the Hub, store:all or store:ID."
 _Format = Annotated[
     str | None, typer.Option(help=f"{', '.join(known.name for known in FORMATS)}; else the first record tells.")
 ]
@@ -38,7 +38,7 @@ _Model = "The model whose tokenizer and template count: `starter`, a folder, a G
 
 @app.command("check")
 def check_(
-    files: Annotated[list[str], typer.Argument(metavar="FILE…", help=_SOURCES)],
+    files: Annotated[list[str], typer.Argument(metavar="FILE…", help=SOURCES)],
     evaluation: Annotated[
         list[str] | None, typer.Option("--eval", metavar="FILE", help="Data for evaluation; repeatable.")
     ] = None,
@@ -67,7 +67,7 @@ def check_(
 
 @app.command()
 def preview(
-    file: Annotated[str, typer.Argument(metavar="FILE", help=_SOURCES)],
+    file: Annotated[str, typer.Argument(metavar="FILE", help=SOURCES)],
     model: Annotated[str | None, typer.Option(help=f"{_Model}; else the settings'.")] = None,
     count: Annotated[int, typer.Option("-n", min=1, metavar="N", help="How many samples.")] = 3,
     loss: Annotated[
@@ -98,7 +98,7 @@ def preview(
 
 @app.command()
 def convert(
-    file: Annotated[str, typer.Argument(metavar="FILE", help=_SOURCES)],
+    file: Annotated[str, typer.Argument(metavar="FILE", help=SOURCES)],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The .jsonl file to write.")],
     format: _Format = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it is there.")] = False,
@@ -117,7 +117,7 @@ def convert(
             name = None if data.format is None else data.format.name
             print(json.dumps({"out": str(out), "samples": written, "format": name}, indent=2))
         else:
-            complain(f"{PROGRAM}: {written:,} {'sample' if written == 1 else 'samples'} in {out}")
+            print(printable(f"{written:,} {'sample' if written == 1 else 'samples'} in {out}"))
 
 
 def _data_sets(sources: Sequence[str], format: str | None) -> list[DataSet]:

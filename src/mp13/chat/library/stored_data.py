@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mp13.chat.conversation.turn import Turn
 
 STORE = "store:"
+SOURCES = "A .jsonl, .json, .csv or .parquet file, org/name of the Hub, store:all or store:ID."  # for help texts
 _ALL = "all"
 _SHOWN = 8  # characters of an id
 
