@@ -72,7 +72,10 @@ class _Handler(BaseHTTPRequestHandler):
             name, rest = "/".join(parts[2:4]), parts[4:]
             revision = "/".join(rest[1:]) if rest[:1] == ["revision"] else "main"
             if repository := self._allowed(name, open_to_all=True):
-                self._describe(name, repository, revision)
+                if rest[:1] == ["tree"]:
+                    self._list(repository.files(rest[1]), rest[2:])
+                else:
+                    self._describe(name, repository, revision)
         elif parts[:2] == ["api", "datasets"] and (files := self.hub.data_sets.get("/".join(parts[2:4]))):
             self._describe_data("/".join(parts[2:4]), files, parts[4:])
         elif parts[0] == "datasets" and (files := self.hub.data_sets.get("/".join(parts[1:3]))):
@@ -105,10 +108,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _describe_data(self, name: str, files: dict[str, bytes], asked: list[str]) -> None:
         """A data set, or the listing of a folder in it."""
-        if asked[:1] != ["tree"]:
-            siblings = [_sibling(path, data) for path, data in files.items()]
-            self._send_json({"id": name, "sha": _commit("main"), "siblings": siblings, "tags": []})
-        elif asked[2:]:
+        if asked[:1] == ["tree"]:
+            self._list(files, asked[2:])
+            return
+        siblings = [_sibling(path, data) for path, data in files.items()]
+        self._send_json({"id": name, "sha": _commit("main"), "siblings": siblings, "tags": []})
+
+    def _list(self, files: dict[str, bytes], folder: list[str]) -> None:
+        """There are no folders."""
+        if folder:
             self._refuse(404, "EntryNotFound")
         else:
             listed = [(path, hashlib.sha1(data).hexdigest(), len(data)) for path, data in files.items()]
