@@ -21,7 +21,7 @@ from typing import NoReturn
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 LEGACY = ROOT / "pyproject.toml_torch_2.6.0"
-EXTRAS = ("dev", "hqq", "mistral3", "triton")  # all but the first for their tests, which run on a CPU
+EXTRAS = ("dev", "datasets", "hqq", "mistral3", "triton")  # all but the first for their tests, which run on a CPU
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 USAGE = """\
 usage: python dev.py TASK [ARGUMENT ...]

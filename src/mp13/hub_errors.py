@@ -7,6 +7,7 @@ import errno
 
 _SENTENCES = {
     "GatedRepoError": "it is gated; accept its licence on the Hub, then run `hf auth login` or set HF_TOKEN",
+    "DatasetNotFoundError": "no such data set, or it is private or gated; check the id, or run `hf auth login`",
     "RepositoryNotFoundError": "no such repository, or it is private; check the id, or run `hf auth login`",
     "DisabledRepoError": "the Hub has disabled it; choose another repository",
     "RevisionNotFoundError": "it has no such revision; give a branch, a tag or a commit of it, or none for `main`",

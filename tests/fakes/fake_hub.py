@@ -32,6 +32,7 @@ class FakeHub:
     """Use as a context manager; `url` is its HF_ENDPOINT. A transfer longer than `stall_after` bytes stops there."""
 
     repositories: dict[str, Repository]
+    data_sets: dict[str, dict[str, bytes]] = field(default_factory=dict)  # files of the only revision
     stall_after: int | None = None
     damages: str | None = None  # the ending of files that come with other bytes
     transfers: list[tuple[str, int, int]] = field(default_factory=list)  # (file, first byte, bytes sent)
@@ -72,6 +73,10 @@ class _Handler(BaseHTTPRequestHandler):
             revision = "/".join(rest[1:]) if rest[:1] in (["revision"], ["tree"]) else "main"
             if repository := self._allowed(name, open_to_all=True):
                 self._describe(name, repository, revision, as_tree=rest[:1] == ["tree"])
+        elif parts[:2] == ["api", "datasets"] and (files := self.hub.data_sets.get("/".join(parts[2:4]))):
+            self._describe_data("/".join(parts[2:4]), files, parts[4:])
+        elif parts[0] == "datasets" and (files := self.hub.data_sets.get("/".join(parts[1:3]))):
+            self._send_file(Repository({"main": files}), "main", "/".join(parts[5:]), with_body)
         elif len(parts) > 4 and parts[2] == "resolve":
             if repository := self._allowed("/".join(parts[:2])):
                 self._send_file(repository, parts[3], "/".join(parts[4:]), with_body)
@@ -98,7 +103,26 @@ class _Handler(BaseHTTPRequestHandler):
         files = repository.files(commit).items()
         siblings = [_sibling(path, data) for path, data in files]
         described = {"id": name, "modelId": name, "sha": commit, "siblings": siblings, "tags": []}
-        body = json.dumps([_entry(path, data) for path, data in files] if as_tree else described).encode()
+        self._send_json([_entry(path, data) for path, data in files] if as_tree else described)
+
+    def _describe_data(self, name: str, files: dict[str, bytes], asked: list[str]) -> None:
+        """A data set, or the listing of a folder in it."""
+        if asked[:1] == ["tree"]:
+            self._list(files, asked[2:])
+            return
+        siblings = [_sibling(path, data) for path, data in files.items()]
+        self._send_json({"id": name, "sha": _commit("main"), "siblings": siblings, "tags": []})
+
+    def _list(self, files: dict[str, bytes], folder: list[str]) -> None:
+        """There are no folders."""
+        if folder:
+            self._refuse(404, "EntryNotFound")
+        else:
+            listed = [(path, hashlib.sha1(data).hexdigest(), len(data)) for path, data in files.items()]
+            self._send_json([{"type": "file", "path": p, "oid": oid, "size": size} for p, oid, size in listed])
+
+    def _send_json(self, content: Any) -> None:
+        body = json.dumps(content).encode()
         self._headers(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
         self.wfile.write(body)
 

@@ -145,7 +145,7 @@ def test_both_stacks_get_the_extras_whose_tests_run_on_a_cpu(dev: ModuleType, mo
     monkeypatch.setenv("PYTHONPATH", "")  # which test_legacy sets for what it starts
     dev.setup()
     dev.test_legacy([])
-    assert asked[0] == ["-e", f"{ROOT}[dev,hqq,mistral3,triton]"]
+    assert asked[0] == ["-e", f"{ROOT}[dev,datasets,hqq,mistral3,triton]"]
     names = {re.split(r"[<>=;]", requirement)[0] for requirement in asked[1]}
     assert {"torch", "pytest", "hqq", "mistral-common", "triton"} <= names
 

@@ -23,7 +23,7 @@ from tests.packaging.source import ROOT, SRC, imports, package_files
 
 LOADED_BY_NAME = {"peft"}  # declared for the scripts that train and measure
 INSTALLED_BY_HAND = {"flash-attn-interface", "fa3-fwd-interface"}  # FlashAttention 3, which INSTALL.md says how to get
-EXTRAS = {"triton", "flashattn", "xformers", "mistral3", "hqq"}  # what a user may ask for
+EXTRAS = {"triton", "flashattn", "xformers", "mistral3", "hqq", "datasets"}  # what a user may ask for
 TORCH_BOUND = {  # what may differ between the two stacks, and only in its version
     "torch", "transformers", "peft", "accelerate", "huggingface-hub",
     "triton", "triton-windows", "flash-attn", "xformers",
@@ -100,10 +100,10 @@ def test_every_torch_bound_version_differs_between_the_stacks() -> None:
 
 # An extra brings a kernel only where the index has a build of it; the pure Python ones go anywhere.
 BROUGHT = {
-    "linux-x86_64": {"triton", "flash-attn", "xformers", "mistral-common", "hqq"},
-    "linux-aarch64": {"mistral-common", "hqq"},
-    "macos-arm64": {"mistral-common", "hqq"},
-    "windows-amd64": {"triton-windows", "xformers", "mistral-common", "hqq"},
+    "linux-x86_64": {"triton", "flash-attn", "xformers", "mistral-common", "hqq", "datasets", "pyarrow"},
+    "linux-aarch64": {"mistral-common", "hqq", "datasets", "pyarrow"},
+    "macos-arm64": {"mistral-common", "hqq", "datasets", "pyarrow"},
+    "windows-amd64": {"triton-windows", "xformers", "mistral-common", "hqq", "datasets", "pyarrow"},
 }
 
 
@@ -146,7 +146,9 @@ def test_everything_imported_is_declared_and_everything_declared_is_imported() -
 def test_what_tests_benchmarks_and_training_import_comes_with_what_dev_py_installs() -> None:
     files = [path for folder in ("tests", "benchmarks", "training", "docs") for path in (ROOT / folder).rglob("*.py")]
     extras = PYPROJECT["project"]["optional-dependencies"]
-    development = [Requirement(text) for name in ("dev", "hqq", "mistral3", "triton") for text in extras[name]]
+    development = [
+        Requirement(text) for name in ("dev", "datasets", "hqq", "mistral3", "triton") for text in extras[name]
+    ]
     declared = {normalized(r.name) for r in [*MAINLINE_REQUIREMENTS.values(), *development]}
     assert distributions_imported_by(files) - declared == {"vllm"}  # vllm_worker.py runs under a Python of its own
 

@@ -22,7 +22,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
     monkeypatch.setattr(launcher, "connect", scripted)
     monkeypatch.setenv("MP13_MODEL", str(tmp_path))
     make_adapter("pirate")
-    (tmp_path / "rows.jsonl").write_text('{"text": "a b c"}\n{"prompt": "x", "completion": "d"}\n')
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "x", "completion": "a b c"}\n{"prompt": "x", "completion": "d"}\n')
     monkeypatch.chdir(tmp_path)
     return scripted
 
@@ -61,8 +61,8 @@ def test_as_json_it_says_what_was_judged_by_what(run: Run, host: FakeHost) -> No
         (("base", "base", "--data", "rows.jsonl"), 2, "base is given twice"),
         (("a+", "--data", "rows.jsonl"), 2, "is not a mix"),
         (("nobody", "--data", "rows.jsonl"), 1, "there is no adapter 'nobody'"),
-        (("base", "--data", "nowhere.jsonl"), 2, "cannot be read"),
-        (("base", "--data", "bad.jsonl"), 2, "bad.jsonl:2 is not JSON"),
+        (("base", "--data", "nowhere.jsonl"), 2, "nowhere.jsonl: there is no such file"),
+        (("base", "--data", "bad.jsonl"), 2, "bad.jsonl:2: is not JSON"),
     ],
 )
 def test_a_mistake_is_a_sentence(run: Run, arguments: tuple[str, ...], code: int, sentence: str) -> None:

@@ -14,6 +14,7 @@ from mp13.errors import AdapterError, ModelError
 from mp13.library.hub_transfer import RemoteFile, transfer
 from mp13.library.models import remove_model
 from mp13.library.paths import models_dir
+from tests.engine.tiny_tokenizers import make_tokenizer
 from tests.fakes.command import Outcome
 from tests.fakes.fake_adapter import make_adapter
 from tests.fakes.fake_hub import FakeHub, Repository
@@ -252,3 +253,16 @@ def test_a_model_that_is_only_linked_into_the_data_folder_is_not_removed(tmp_pat
     with pytest.raises(ModelError, match=r"'org/model' is in a folder of yours, .*mine, by a link; remove it there"):
         remove_model("org/model")
     assert (folder / "config.json").exists()
+
+
+def test_counting_a_models_tokens_fetches_none_of_its_weights(hub: FakeHub, mp13: Mp13, tmp_path: Path) -> None:
+    make_tokenizer("byte-level").save_pretrained(tmp_path / "model")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    config = json.dumps({"model_type": "llama", "max_position_embeddings": 64}).encode()
+    weights = {"config.json": config, "model.safetensors": b"x", "model.bin": b"x"}
+    hub.repositories["org/chat"] = Repository({"main": files | weights})
+    (tmp_path / "a.jsonl").write_text('{"text": "the dog"}\n')
+    (checked,) = mp13(f"data check {tmp_path / 'a.jsonl'} --model org/chat --json")
+    assert checked.code == 0, checked.err
+    assert json.loads(checked.out)["tokens"]["sequences"]["total"] == 3
+    assert {path for path, _, _ in hub.transfers} == {*files, "config.json"}

@@ -14,10 +14,10 @@ from mp13.service.schema import Message, ScoreReport, ScoreRequest, TokenScore
 USER, ASSISTANT = {"role": "user", "content": "ask"}, {"role": "assistant", "content": "an answer"}
 
 
-def written(tmp_path: Path, *rows: object) -> Path:
+def written(tmp_path: Path, *rows: object) -> str:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows), encoding="utf-8")
-    return path
+    return str(path)
 
 
 class Judge:
@@ -55,42 +55,24 @@ def test_every_answer_of_a_conversation_is_judged_after_all_that_came_before_it(
     assert row == Row(1, (((user,), "an answer"), ((user, assistant, user), "second")))
 
 
+def test_an_answer_that_would_not_be_learned_is_not_judged(tmp_path: Path) -> None:
+    (row,) = read_rows(written(tmp_path, {"messages": [USER, ASSISTANT | {"weight": 0}, USER, ASSISTANT]}), None)
+    assert [answer for _, answer in row.pieces] == ["an answer"]
+    assert len(row.pieces[0][0] or ()) == 3
+
+
 def test_prompts_with_completions_and_plain_texts_are_rows_too_and_blank_lines_are_none(tmp_path: Path) -> None:
-    path = written(tmp_path, {"prompt": "Once", "completion": " upon"}, "", {"text": "a text", "id": 7})
-    assert read_rows(path, None) == [Row(1, (("Once", " upon"),)), Row(3, ((None, "a text"),))]
+    path = written(tmp_path, {"prompt": "Once", "completion": " upon"}, "", {"prompt": "Twice", "completion": " up"})
+    assert read_rows(path, None) == [Row(1, (("Once", " upon"),)), Row(3, (("Twice", " up"),))]
     assert read_rows(path, 1) == [Row(1, (("Once", " upon"),))]
+    assert read_rows(written(tmp_path, {"text": "a text", "id": 7}), None) == [Row(1, ((None, "a text"),))]
 
 
-@pytest.mark.parametrize(
-    ("row", "sentence"),
-    [
-        ("{", "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
-        ("3", "is no row; write"),
-        ({"x": 1}, "is no row; write"),
-        ({"text": ""}, "is no row"),
-        ({"prompt": "a", "completion": 3}, "is no row"),
-        ({"messages": [USER]}, "has no answer of the assistant"),
-        ({"messages": [ASSISTANT]}, "has no answer of the assistant"),
-        ({"messages": [{"role": "robot", "content": "x"}]}, "has a message that is none .role"),
-        ({"messages": ["hi"]}, "has a message that is none"),
-    ],
-)
-def test_a_line_that_is_no_row_is_named_by_its_number(tmp_path: Path, row: object, sentence: str) -> None:
-    path = written(tmp_path, {"text": "fine"}, row)
-    with pytest.raises(ConfigError, match=rf"rows\.jsonl:2 {sentence}"):
+def test_a_line_that_is_no_row_is_named_by_its_number(tmp_path: Path) -> None:
+    path = written(tmp_path, {"text": "fine"}, {"text": ""})
+    with pytest.raises(ConfigError, match=r"rows\.jsonl:2: text is empty"):
         read_rows(path, None)
     assert len(read_rows(path, 1)) == 1
-
-
-def test_a_file_without_rows_or_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has no rows"):
-        read_rows(written(tmp_path, ""), None)
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read_rows(tmp_path / "nowhere", None)
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read_rows(tmp_path / "binary", None)
 
 
 async def test_perplexity_accuracy_and_wins_add_up_over_rows() -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +15,7 @@ from mp13.chat.cli.progress import Progress
 from mp13.chat.cli.running_engine import running_engine
 from mp13.chat.library.evaluation import Evaluation, Row, evaluate, read_rows
 from mp13.chat.library.shown import one_line
+from mp13.chat.library.stored_data import SOURCES
 from mp13.chat.settings.load import load_settings
 from mp13.chat.settings.schema import Settings
 from mp13.errors import ConfigError
@@ -26,8 +26,8 @@ from mp13.mix import parse_mix
 def evaluate_(
     mixes: Annotated[list[str], typer.Argument(metavar="MIX…", help="What to evaluate: base, NAME, A:0.7+B:-0.3.")],
     data: Annotated[
-        Path,
-        typer.Option(metavar="FILE", help="JSONL; a row has messages, or prompt and completion, or text."),
+        str,
+        typer.Option(metavar="FILE", help=SOURCES),
     ],
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N rows.")] = None,
     model: Model = None,
@@ -45,7 +45,7 @@ def evaluate_(
         for sentence in evaluation.skipped:
             complain(f"{PROGRAM}: {one_line(sentence)}")
         if as_json:
-            print(json.dumps({"data": str(data)} | described | asdict(evaluation), indent=2))
+            print(json.dumps({"data": data} | described | asdict(evaluation), indent=2))
         else:
             print(_table(evaluation))
 

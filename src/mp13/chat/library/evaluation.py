@@ -1,19 +1,18 @@
-"""How well mixes know the answers of a data set: reads its rows, has each judged under all mixes at once, adds up.
+"""How well mixes know the answers of a data set: has each judged under all mixes at once, and adds up.
 
-A row is {"messages": …}, of which every answer of the assistant is judged, {"prompt": …, "completion": …} or
-{"text": …}. The engine behind the client is the caller's.
+Of a conversation every answer is judged that would be learned. How data is read is library/data's, the engine behind
+the client the caller's.
 """
 
 import asyncio
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
+from mp13.chat.library.stored_data import data_set
+from mp13.engine.training.sample import Sample
 from mp13.errors import ConfigError, ContextError
 from mp13.service.schema import Message, ScoreRequest
 
@@ -50,25 +49,13 @@ class Evaluation:
     results: tuple[MixResult, ...]
 
 
-def read_rows(path: Path, limit: int | None) -> list[Row]:
-    """The first `limit` rows, or all.
+def read_rows(source: str, limit: int | None) -> list[Row]:
+    """The first `limit` samples of a data set, or all.
 
     Raises:
-        ConfigError: the file cannot be read or has none, or a line is no row; the sentence names it.
+        DataError: it cannot be read, or a sample is none; the sentence names its line.
     """
-    rows: list[Row] = []
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if limit is not None and len(rows) == limit:
-                    break
-                if line.strip():
-                    rows.append(Row(number, _pieces(line, f"{path}:{number}")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the data {str(path)!r} cannot be read ({error}); give a JSONL file") from None
-    if not rows:
-        raise ConfigError(f"{path} has no rows; give one JSON object a line")
-    return rows
+    return [Row(sample.line, _pieces(sample)) for sample in islice(data_set(source).samples(), limit)]
 
 
 async def evaluate(
@@ -146,31 +133,9 @@ def _result(mix: str, place: int, judged: Sequence[Sequence[_Sum]]) -> MixResult
     )
 
 
-def _pieces(line: str, where: str) -> tuple[tuple[tuple[Message, ...] | str | None, str], ...]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where} is not JSON ({error}); write one object a line") from None
-    match row:
-        case {"messages": list(messages)}:
-            return _answers(messages, where)
-        case {"prompt": str(prompt), "completion": str(completion)} if completion:
-            return ((prompt, completion),)
-        case {"text": str(text)} if text:
-            return ((None, text),)
-    raise ConfigError(
-        f'{where} is no row; write {{"messages": […]}}, {{"prompt": …, "completion": …}} or {{"text": …}}'
-    )
-
-
-def _answers(given: list[Any], where: str) -> tuple[tuple[tuple[Message, ...], str], ...]:
-    try:
-        messages = tuple(Message.model_validate(message) for message in given)
-    except ValidationError as error:
-        detail = error.errors()[0]
-        what = ".".join(map(str, detail["loc"])) or "it"
-        raise ConfigError(f"{where} has a message that is none ({what}: {detail['msg']}); correct it") from None
-    answers = [n for n, message in enumerate(messages) if message.role == "assistant" and message.content and n]
-    if not answers:
-        raise ConfigError(f"{where} has no answer of the assistant to judge; add one")
-    return tuple((messages[:n], messages[n].content) for n in answers)
+def _pieces(sample: Sample) -> tuple[tuple[tuple[Message, ...] | str | None, str], ...]:
+    if not sample.messages:
+        return ((sample.prompt or None, sample.text),)
+    said = tuple(Message(role=message.role, content=message.content) for message in sample.messages)
+    answers = [n for n, m in enumerate(sample.messages) if m.role == "assistant" and m.is_learned]
+    return tuple((said[:n], said[n].content) for n in answers)

@@ -39,8 +39,7 @@ def choose(config: EngineConfig, source: ModelSource) -> Choices:
     ModelError: the model's configuration cannot be read, or no implementation runs it.
     ConfigError, UnsupportedError: device, quantization or attention cannot be used with it.
     """
-    _check_text_type(source)
-    hf_config = read_part(source, "config.json", AutoConfig, config.trust_remote_code)
+    hf_config = read_config(source, config.trust_remote_code)
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, hf_config, device)
     impl, impl_reason = choose_impl(hf_config, config.model_impl)
@@ -89,6 +88,12 @@ def choose_dtype(name: str, config: Any, device: torch.device) -> torch.dtype:
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype)
     return torch.bfloat16 if dtype == torch.float16 and device.type == "cpu" else dtype
+
+
+def read_config(source: ModelSource, trust_remote_code: bool) -> Any:
+    """Raises ModelError where there is none, or of a kind that is not known."""
+    _check_text_type(source)
+    return read_part(source, "config.json", AutoConfig, trust_remote_code)
 
 
 def read_part(source: ModelSource, what: str, kind: Any, trust_remote_code: bool) -> Any:

@@ -12,24 +12,27 @@ from huggingface_hub import utils as hub_utils
 
 from mp13.engine.request import OnProgress
 
-_WANTED = ["*.json", "*.safetensors", "*.model", "tokenizer.model.v*", "*.jinja", "*.txt"]
+_WEIGHTS = "*.safetensors"
+_WANTED = ["*.json", _WEIGHTS, "*.model", "tokenizer.model.v*", "*.jinja", "*.txt"]
 _UNWANTED = ["consolidated*.safetensors"]
 _untyped: Any = hub_utils
 
 
-def download(model: str, on_progress: OnProgress) -> Path:
+def download(model: str, on_progress: OnProgress, with_weights: bool) -> Path:
     """Where the files of repository `model` are now. Raises whatever huggingface_hub does."""
     on_progress(f"asking the Hub for {model}", None)
-    patterns: dict[str, Any] = {"allow_patterns": _WANTED, "ignore_patterns": _UNWANTED}
-    bar = _bar(_Download(model, on_progress))
+    unwanted = _UNWANTED if with_weights else [*_UNWANTED, _WEIGHTS]
+    patterns: dict[str, Any] = {"allow_patterns": _WANTED, "ignore_patterns": unwanted}
+    bar = _bar(_Download(model, on_progress, unwanted))
     return Path(huggingface_hub.snapshot_download(model, tqdm_class=bar, **patterns))
 
 
 class _Download:
     """Told by huggingface_hub's threads how many bytes have come."""
 
-    def __init__(self, model: str, on_progress: OnProgress) -> None:
+    def __init__(self, model: str, on_progress: OnProgress, unwanted: list[str]) -> None:
         self._model = model
+        self._unwanted = unwanted
         self._on_progress = on_progress
         self._one = threading.Lock()
         self._most = 0.0
@@ -49,7 +52,7 @@ class _Download:
         except Exception:  # the download itself says what is wrong
             return None
         wanted = _untyped.filter_repo_objects(
-            files, allow_patterns=_WANTED, ignore_patterns=_UNWANTED, key=lambda file: file.rfilename
+            files, allow_patterns=_WANTED, ignore_patterns=self._unwanted, key=lambda file: file.rfilename
         )
         here = huggingface_hub.try_to_load_from_cache
         return sum(file.size or 0 for file in wanted if not isinstance(here(self._model, file.rfilename), str))

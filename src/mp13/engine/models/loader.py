@@ -1,31 +1,28 @@
 """From a model's name to something that runs: tokenizer, weights, and the model built of them. What `auto` became is
 decided in choices.py."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mp13.engine.attention.registry import AttentionChoice
 from mp13.engine.config import EngineConfig
 from mp13.engine.context import StepContext
-from mp13.engine.models.choices import Choices, choose, read_part
+from mp13.engine.models.choices import Choices, choose
 from mp13.engine.models.decoder import Decoder
 from mp13.engine.models.decoder_config import decoder_config
 from mp13.engine.models.fitting import out_of_memory_is_said, require_room
 from mp13.engine.models.footprint import ModelShape, model_shape
 from mp13.engine.models.interface import CausalModel
-from mp13.engine.models.mistral_tokenizer import MistralTokenizer, mistral_tokenizer_file
 from mp13.engine.models.model_layout import ChosenQuantization, decoder_layout
 from mp13.engine.models.progress import READING, as_quantizing
 from mp13.engine.models.quantized_weights import model_weights
 from mp13.engine.models.source import ModelSource, open_source
+from mp13.engine.models.tokenizer import eos_token_ids, read_tokenizer
 from mp13.engine.models.weights import model_path
 from mp13.engine.request import OnProgress
-from mp13.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ def _load(config: EngineConfig, source: ModelSource, on_progress: OnProgress) ->
     choices = choose(config, source)
     hf_config, device = choices.hf_config, choices.device
     on_progress("reading the tokenizer", None)
-    tokenizer = _tokenizer(source, hf_config.model_type, config.trust_remote_code)
+    tokenizer = read_tokenizer(source, hf_config, config.trust_remote_code)
     shape = model_shape(hf_config.to_dict(), source.tensor_shapes(), source.num_bytes())
     require_room(config, shape, _quantization(choices.quantization), choices.dtype, device)
     context = StepContext()
@@ -94,7 +91,7 @@ def _load(config: EngineConfig, source: ModelSource, on_progress: OnProgress) ->
         quantization=_quantization(quantization),
         max_position=getattr(text_config, "max_position_embeddings", None) or 2048,
         vocab_size=text_config.vocab_size,
-        eos_token_ids=_eos_token_ids(source.folder, hf_config, tokenizer),
+        eos_token_ids=eos_token_ids(source.folder, hf_config, tokenizer),
         notes=(*choices.notes, *([] if quantization is None else [quantization.note])),
     )
 
@@ -137,27 +134,3 @@ def _bridged(
 
 def _quantization(chosen: ChosenQuantization | None) -> str:
     return "none" if chosen is None else str(chosen.quantization.of_weights)
-
-
-def _tokenizer(source: ModelSource, model_type: str, trust_remote_code: bool) -> Any:
-    """mistral-common's where it speaks for the model, else Transformers'."""
-    if (file := mistral_tokenizer_file(source.folder, model_type)) is not None:
-        return MistralTokenizer(file)
-    # AutoTokenizer would put the rules that belong to the type of the model in place of those of the GGUF file
-    kind = AutoTokenizer if source.gguf is None else PreTrainedTokenizerFast
-    return read_part(source, "tokenizer", kind, trust_remote_code)
-
-
-def _eos_token_ids(folder: Path, hf_config: Any, tokenizer: Any) -> frozenset[int]:
-    """Every id that any of the model's files names as the end of an answer."""
-    named = [hf_config.get_text_config().eos_token_id, tokenizer.eos_token_id]
-    generation = folder / "generation_config.json"
-    if generation.is_file():
-        try:
-            named.append(json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id"))
-        except (ValueError, AttributeError) as error:
-            raise ModelError(f"{generation} cannot be read ({error}); fetch the model again") from None
-    ids: set[int] = set()
-    for value in named:
-        ids.update(value if isinstance(value, list) else [] if value is None else [value])
-    return frozenset(ids)

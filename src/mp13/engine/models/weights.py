@@ -22,7 +22,7 @@ _AROUND_HEAD = re.compile(r"^language_model\.lm_head\.")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def model_path(model: str, on_progress: OnProgress) -> Path:
+def model_path(model: str, on_progress: OnProgress, *, with_weights: bool = True) -> Path:
     """Where `model` is: a GGUF file, a folder in Hugging Face format, or the Hugging Face cache's copy of the
     repository of that id, fetched if needed.
 
@@ -38,7 +38,7 @@ def model_path(model: str, on_progress: OnProgress) -> Path:
             "org/name"
         )
     try:
-        return download(model, on_progress)
+        return download(model, on_progress, with_weights)
     except Exception as error:  # network, authentication and cache errors have many types and all end here
         raise ModelError(f"model {model!r} cannot be fetched from the Hub: {hub_reason(error)}") from None
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig
 
 from mp13.engine.config import EngineConfig
 from mp13.engine.models.bridged_loading import bridged_layout, empty_model, why_not_by_name
-from mp13.engine.models.choices import choose_device, choose_dtype, read_part
+from mp13.engine.models.choices import choose_device, choose_dtype, read_config
 from mp13.engine.models.decoder_config import decoder_config
 from mp13.engine.models.fp8 import is_scale
 from mp13.engine.models.gguf_checkpoint import GGUFCheckpoint
@@ -53,7 +52,7 @@ def _quantize(
     source: ModelSource, config: EngineConfig, request: QuantizeRequest, on_progress: OnProgress
 ) -> QuantizeReport:
     folder, out = source.folder, Path(request.out)
-    hf_config = read_part(source, "config.json", AutoConfig, request.trust_remote_code)
+    hf_config = read_config(source, request.trust_remote_code)
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, hf_config, device)
     chosen = choose_quantization(config.quantization, hf_config)

@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from mp13.engine.models.mistral_tokenizer import MistralTokenizer
@@ -56,14 +57,14 @@ def chat_token_ids(tokenizer: Any, messages: Sequence[ChatMessage], *, is_past: 
         return mistral_token_ids(tokenizer, rows, _unused_characters(messages)[0], is_past=is_past)
     if not chat_template(tokenizer):
         raise UnsupportedError("this model has no chat template; give it a plain prompt, or use an instruct model")
-    return _Conversation(tokenizer, messages, is_past).token_ids()
+    return Conversation(tokenizer, messages, is_past).token_ids()
 
 
 def continuation_ids(tokenizer: Any, text: str) -> list[int]:
     """The tokens of a text that goes on behind a prompt. Special tokens that it spells are text."""
     if isinstance(tokenizer, MistralTokenizer):
         return tokenizer(text, add_special_tokens=False)["input_ids"]
-    return _Conversation(tokenizer, [ChatMessage("assistant", text)], is_past=True).content_ids()
+    return Conversation(tokenizer, [ChatMessage("assistant", text)], is_past=True).content_ids()
 
 
 def begun_ids(tokenizer: Any, answer: ChatMessage, ending: Collection[int]) -> list[int]:
@@ -77,20 +78,23 @@ def begun_ids(tokenizer: Any, answer: ChatMessage, ending: Collection[int]) -> l
     return continuation_ids(tokenizer, answer.content)
 
 
-class _Conversation:
-    """One conversation on its way to token ids."""
+class Conversation:
+    """One conversation on its way to token ids. `beside` are messages that share its text with it; then a special token
+    that somebody spelled is cut in the same way in both."""
 
-    def __init__(self, tokenizer: Any, messages: Sequence[ChatMessage], is_past: bool) -> None:
+    def __init__(
+        self, tokenizer: Any, messages: Sequence[ChatMessage], is_past: bool, beside: Sequence[ChatMessage] = ()
+    ) -> None:
         self._tokenizer = tokenizer
         self._asks = not is_past
         self._added = dict(tokenizer.added_tokens_decoder)  # token id -> what the vocabulary has beside plain text
-        self._cut, self._mark = _unused_characters(messages)
+        self._cut, self._mark = _unused_characters([*messages, *beside])
         self._marks = re.compile(f"{self._mark}([0-9]+){self._mark}")
         special = {token.content for token in self._added.values() if token.special}
         template = chat_template(tokenizer)
         markers = {t.content for t in self._added.values() if t.content.strip() and t.content in template}
         # What marks the template's own structure is as good as special; but in an answer the template may look for it.
-        in_answers, elsewhere = _any_of(special), _any_of(special | markers)
+        in_answers, elsewhere = any_of(frozenset(special)), any_of(frozenset(special | markers))
         self._messages = [self._harmless(m, in_answers if m.role == "assistant" else elsewhere) for m in messages]
         answers = ((i, answer_ids(tokenizer, message, self._added)) for i, message in enumerate(messages))
         self._answers = {i: ids for i, ids in answers if ids}
@@ -108,15 +112,33 @@ class _Conversation:
                 answer = self._answers[int(pieces[position + 1])]
                 if text.endswith(" ") and self._brings_a_space(answer):
                     text = text[:-1]
-            for part in text.split(self._cut):
-                ids += self._encode(part, is_first=not ids)
+            ids += self.encode(text, is_first=not ids)
             ids += answer or ()
         return ids
 
     def content_ids(self) -> list[int]:
         """The first message's content alone, as it is behind other text."""
-        parts = self._messages[0].content.split(self._cut)
-        return [token_id for part in parts for token_id in self._encode(part, is_first=False)]
+        return self.encode(self.contents[0])
+
+    @property
+    def contents(self) -> list[str]:
+        """Of the messages, with a cut in every special token that somebody spelled."""
+        return [message.content for message in self._messages]
+
+    def text(self) -> str:
+        """As the template shows it, cuts and all. Raises ConfigError where the template refuses it."""
+        return self._render(self.contents)
+
+    def behind_last(self) -> str:
+        """What the template writes behind the last message. Raises as `text` does."""
+        return self._render([*self.contents[:-1], self._mark]).rpartition(self._mark)[2]
+
+    def encode(self, text: str, *, is_first: bool = False) -> list[int]:
+        """The tokens of a text with cuts, which stands at the prompt's beginning or behind other text."""
+        ids: list[int] = []
+        for part in text.split(self._cut):
+            ids += self._encode(part, is_first=is_first and not ids)
+        return ids
 
     def _harmless(self, message: ChatMessage, forbidden: re.Pattern[str]) -> ChatMessage:
         """The message with a cut in each of the forbidden tokens that its text spells."""
@@ -126,7 +148,7 @@ class _Conversation:
 
     def _marked(self) -> str:
         """The rendered conversation, with a mark for each answer that the template shows as it is."""
-        contents = [message.content for message in self._messages]
+        contents = self.contents
         text = self._render(contents)
         for answers in self._candidates(contents, text):
             marked = self._render_marked(contents, answers)
@@ -190,7 +212,8 @@ def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
     return text
 
 
-def _any_of(tokens: set[str]) -> re.Pattern[str]:
+@lru_cache(maxsize=64)
+def any_of(tokens: frozenset[str]) -> re.Pattern[str]:
     """Matches each of `tokens`, the longest where several begin."""
     return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True) if token) or "(?!)")
 

@@ -7,10 +7,12 @@ _INCOMPLETE = "\ufffd"  # what a tokenizer writes for bytes that do not make a c
 
 
 class Detokenizer:
-    """Decodes a growing list of ids. A token's text can depend on its neighbours: a window of two pieces is decoded."""
+    """Decodes a growing list of ids. A token's text can depend on its neighbours: a window of two pieces is decoded.
+    Special tokens show their names or nothing."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, *, shows_special: bool = False) -> None:
         self._tokenizer = tokenizer
+        self._shows_special = shows_special
         self._ids: list[int] = []
         self._window = 0  # where decoding begins
         self._done = 0  # ids whose text has been given out
@@ -39,14 +41,24 @@ class Detokenizer:
     def _decode(self, ids: list[int]) -> str:
         if not ids:
             return ""
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: str = self._tokenizer.decode(
+            ids, skip_special_tokens=not self._shows_special, clean_up_tokenization_spaces=False
+        )
         return text
 
 
+def token_texts(tokenizer: Any, token_ids: Iterable[int], *, shows_special: bool = False) -> tuple[str, ...]:
+    """What each token shows, as a `Detokenizer` gives it out; of those that make one character together, the last."""
+    detokenizer = Detokenizer(tokenizer, shows_special=shows_special)
+    texts = [detokenizer.add(token_id) for token_id in token_ids]
+    if texts:
+        texts[-1] += detokenizer.flush()
+    return tuple(texts)
+
+
 def whole_text(tokenizer: Any, token_ids: Iterable[int]) -> str:
-    """The text of an answer of these tokens, as a `Detokenizer` gives it out."""
-    detokenizer = Detokenizer(tokenizer)
-    return "".join(detokenizer.add(token_id) for token_id in token_ids) + detokenizer.flush()
+    """The text of an answer of these tokens."""
+    return "".join(token_texts(tokenizer, token_ids))
 
 
 class StopStrings:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mp13.engine.request import ScoredAnswer, TokenScore
-from mp13.engine.text.detokenizer import Detokenizer
+from mp13.engine.text.detokenizer import token_texts
 
 _CONTEXT = 4  # tokens before another one's text: enough to complete a character
 
@@ -13,17 +13,13 @@ def scored_answer(
     tokenizer: Any, token_ids: Sequence[int], start: int, scores: tuple[tuple[TokenScore, ...], ...]
 ) -> ScoredAnswer:
     """`scores` judge `token_ids` from `start` on, one tuple a mix."""
-    detokenizer = Detokenizer(tokenizer)
-    texts = [detokenizer.add(token_id) for token_id in token_ids[start:]]
-    if texts:
-        texts[-1] += detokenizer.flush()
     best_texts: dict[tuple[int, int], str] = {}  # of (place, token id)
     for place in ((start + i, score.best_id) for per_mix in scores for i, score in enumerate(per_mix)):
         if place not in best_texts:
             best_texts[place] = _text_behind(tokenizer, token_ids[max(0, place[0] - _CONTEXT) : place[0]], place[1])
     return ScoredAnswer(
         token_ids=tuple(token_ids[start:]),
-        texts=tuple(texts),
+        texts=token_texts(tokenizer, token_ids[start:]),
         scores=scores,
         best_texts=tuple(tuple(best_texts[start + i, s.best_id] for i, s in enumerate(per_mix)) for per_mix in scores),
     )

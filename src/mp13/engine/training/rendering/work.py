@@ -1,0 +1,70 @@
+"""A file of samples through a model's tokenizer and chat template, a line at a time. No weights are read."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mp13.engine.models.choices import read_config
+from mp13.engine.models.source import open_source
+from mp13.engine.models.tokenizer import eos_token_ids, read_tokenizer
+from mp13.engine.models.weights import model_path
+from mp13.engine.request import OnProgress
+from mp13.engine.text.chat_template import template_digest
+from mp13.engine.text.detokenizer import token_texts
+from mp13.engine.training.rendering.render import Renderer
+from mp13.engine.training.rendering.request import (
+    MOST_PROBLEMS,
+    Rendered,
+    RenderedSample,
+    RenderProblem,
+    RenderReport,
+    RenderRequest,
+)
+from mp13.engine.training.sample import Sample
+from mp13.errors import ConfigError
+
+_EVERY = 500  # samples between two words of progress
+
+
+def render_rows(request: RenderRequest, on_progress: OnProgress) -> RenderReport:
+    """Raises ModelError, UnsupportedError: the model's tokenizer cannot be read, or it has no chat template."""
+    on_progress("tokenizer", None)
+    with open_source(model_path(request.model, on_progress, with_weights=False)) as source:
+        hf_config = read_config(source, request.trust_remote_code)
+        tokenizer = read_tokenizer(source, hf_config, request.trust_remote_code)
+        renderer = Renderer(tokenizer, eos_token_ids(source.folder, hf_config, tokenizer))
+    samples: list[RenderedSample] = []
+    problems: list[RenderProblem] = []
+    for number, sample in enumerate(_samples(Path(request.rows), on_progress)):
+        try:
+            sequences = renderer.render(sample, request.loss)
+        except ConfigError as error:
+            problems.append(RenderProblem(number, str(error)))
+            if len(problems) == MOST_PROBLEMS:
+                break
+            continue
+        lengths = tuple(len(sequence.ids) for sequence in sequences)
+        shown = _shown(tokenizer, sequences) if request.with_tokens else ()
+        samples.append(RenderedSample(lengths, sum(s.num_learned for s in sequences), shown))
+    return RenderReport(
+        samples=tuple(samples),
+        problems=tuple(problems),
+        max_position=getattr(hf_config.get_text_config(), "max_position_embeddings", None) or 2048,
+        template_digest=template_digest(tokenizer),
+        notes=renderer.notes,
+    )
+
+
+def _shown(tokenizer: Any, sequences: tuple[Rendered, ...]) -> tuple[Rendered, ...]:
+    return tuple(replace(s, texts=token_texts(tokenizer, s.ids, shows_special=True)) for s in sequences)
+
+
+def _samples(path: Path, on_progress: OnProgress) -> Iterator[Sample]:
+    size, done = path.stat().st_size, 0
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines):
+            if number % _EVERY == 0:
+                on_progress("counting tokens", done / size)
+            done += len(line)
+            yield Sample.from_line(line.decode())
