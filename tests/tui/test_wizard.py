@@ -284,8 +284,8 @@ class TestMemory:
         write_config("model = 'meta-llama/Llama-3.1-8B-Instruct'\nquantization = 'hqq-4bit'\nmax_model_len = 131072\n")
         fake = FakeWorld(models=MODELS)
         async with sitting(fake, at="Memory", size=(120, 36)) as reader:
-            await reader.sees("Does not fit: it takes", "at least, and there are 8.5 GB free")
-            await reader.press("end")
+            await reader.sees("Does not fit: it takes 25.0 GB at least", "and there are 8.5 GB free")
+            await reader.press("right")
             await reader.sees("as long as fits:")
 
     async def test_it_waits_for_torch_but_the_reader_need_not(self) -> None:
