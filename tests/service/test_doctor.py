@@ -176,7 +176,7 @@ class TestSurvey:
 
     async def test_cancelling_it_ends_the_process(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         script = tmp_path / "sleeper"
-        script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 60\n")
+        script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
         script.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(script))
         asking = asyncio.create_task(machine.survey(16))
@@ -184,7 +184,7 @@ class TestSurvey:
             await asyncio.sleep(0.01)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asking
+            await asyncio.wait_for(asking, 60)
         assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
 

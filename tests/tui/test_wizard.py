@@ -1,6 +1,7 @@
 """The wizard: each step, each key, back and forth, and that nothing is written before its end."""
 
 import asyncio
+import threading
 import tomllib
 from pathlib import Path
 
@@ -237,6 +238,20 @@ class TestModel:
             await reader.rests()
             assert (reader.draft, fake.measured) == ({"model": "org/llama"}, ["org/llama"])
 
+    async def test_a_hub_that_does_not_answer_keeps_nobody_from_going_back(self) -> None:
+        answers = threading.Event()
+        fake = FakeWorld(measuring_waits=answers)
+        async with sitting(fake, at="Model") as reader:
+            reader.app.step.query_one(Input).value = "org/llama"
+            await reader.press("tab", "enter")
+            await reader.sees("asking the Hub about org/llama")
+            await reader.press("ctrl+p")
+            await reader.at("Machine")
+            answers.set()
+            await reader.press("enter")
+            await reader.at("Model")
+            assert reader.draft == {}
+
     async def test_a_hub_that_refuses_keeps_the_reader_and_the_old_model(self) -> None:
         fake = FakeWorld(unmeasured=ModelError("org/llama is not to be had: it is gated; run `hf auth login`"))
         async with sitting(fake, at="Model") as reader:
@@ -264,7 +279,9 @@ class TestMemory:
 
     async def test_arrows_move_and_enter_takes_quantization_and_context(self) -> None:
         async with sitting(at="Memory") as reader:
-            await reader.press("down", "left", "enter")
+            await reader.press("down", "left")
+            await reader.sees("hqq-8bit: int4 product.")
+            await reader.press("enter")
             await reader.at("Attention")
             assert reader.draft == {"quantization": "hqq-8bit", "max_model_len": 8192}
 
@@ -450,6 +467,18 @@ class TestTrial:
             await reader.sees("Go on without an answer?")
             await reader.press("y")
             await reader.at("Write")
+
+    async def test_an_answer_that_comes_meanwhile_spares_the_question(self) -> None:
+        gate = asyncio.Event()
+        async with sitting(FakeWorld(host=FakeHost(["Hello ", gate, "there."])), at="Theme") as reader:
+            await reader.press("enter")
+            await reader.sees("Hello")
+            await reader.press("enter")
+            await reader.sees("Go on without an answer?")
+            gate.set()
+            await reader.sees("It answers")
+            assert not isinstance(reader.app.screen, QuestionDialog)
+            assert reader.app.step.NAME == "Test"
 
     async def test_another_prompt_can_be_asked(self) -> None:
         host = FakeHost(["One."], ["Two."])

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,7 +30,8 @@ SHAPES = {"smollm2": STARTER_SHAPE, "llama": LLAMA_8B}
 
 @dataclass
 class FakeWorld:
-    """`survey_waits` keeps torch from answering until it is set. `unmeasured` models raise this."""
+    """`survey_waits` keeps torch from answering until it is set, `measuring_waits` the Hub. `unmeasured` models raise
+    this."""
 
     computer: Computer = LAPTOP
     survey: Survey = ON_LAPTOP
@@ -37,6 +39,7 @@ class FakeWorld:
     models: Sequence[ModelOnDisk] = ()
     starter_ready: bool = True
     unmeasured: Mp13Error | None = None
+    measuring_waits: threading.Event | None = None
     host: FakeHost = field(default_factory=FakeHost)
     measured: list[str] = field(default_factory=list)
     surveys_ended: int = 0
@@ -61,6 +64,8 @@ class FakeWorld:
 
     def _measure(self, model: str) -> SavedModel:
         self.measured.append(model)
+        if self.measuring_waits is not None:
+            self.measuring_waits.wait()
         if self.unmeasured is not None:
             raise self.unmeasured
         kind = "llama" if "lama" in model else "smollm2"

@@ -157,21 +157,17 @@ class Wizard(App[Written]):
         self.workers.cancel_group(self, "moving")
         self._moving = self.run_worker(self._retreat(index), group="moving")
 
-    async def action_leave(self) -> None:
+    def action_leave(self) -> None:
         if self.written:
             self.action_next()
         elif isinstance(self.screen, QuestionDialog):  # asked twice
-            await self._quit()
+            self.exit()
         else:
-            self.push_screen(QuestionDialog(LEAVE), self._answered)
+            self.push_screen(QuestionDialog(LEAVE), self._left)
 
-    async def _answered(self, leaves: bool | None) -> None:
+    def _left(self, leaves: bool | None) -> None:
         if leaves:
-            await self._quit()
-
-    async def _quit(self) -> None:
-        await self.step.close()
-        self.exit()
+            self.exit()
 
     @property
     def written(self) -> Written | None:
@@ -215,6 +211,12 @@ class Wizard(App[Written]):
     @on(Step.Done)
     def _chosen(self) -> None:
         self.action_next()
+
+    @on(TrialStep.Answered)
+    def _spare_the_question(self) -> None:
+        """Whether to go on without an answer need not be asked any more."""
+        if isinstance(self.screen, QuestionDialog) and self.screen.question is UNTRIED:
+            self.screen.dismiss(False)
 
     @on(Button.Pressed)
     async def _pressed(self, event: Button.Pressed) -> None:

@@ -19,13 +19,14 @@ _MOST_USUAL = 4
 @dataclass(frozen=True)
 class Cell:
     """A quantization, as the setting has it, and a context in tokens; None is as long as the model and the memory
-    allow. `why_not` is empty where it can be chosen."""
+    allow. `why_not` is empty where it can be chosen; `how` says what is particular about the quantization here."""
 
     quantization: str
     context: int | None
     fit: Fit
     room: Room
     why_not: str = ""
+    how: str = ""
 
     @property
     def short(self) -> str:
@@ -83,21 +84,27 @@ def _cell(
     wanted = replace(config, max_model_len=length)
     fit = fit_of(model, wanted, name, room.memory, on_gpu=room.on_gpu, cpu_itemsize=room.cpu_itemsize)
     setting = name if model.saved is None else "none"
-    return Cell(setting, length, fit, room, _why_not(fit, wanted, setting, room, kernels))
+    kernel = _kernel(name, kernels)
+    return Cell(setting, length, fit, room, _why_not(fit, wanted, room, kernel), kernel.how if kernel else "")
 
 
-def _why_not(fit: Fit, config: EngineConfig, name: str, room: Room, kernels: Sequence[Kernel]) -> str:
-    quantization = parse_quantization(name)
-    for kernel in kernels:
-        if quantization is not None and kernel.name == f"hqq-{quantization.bits}bit" and not kernel.runs:
-            return f"{kernel.why_not}; {kernel.fix}" if kernel.fix else kernel.why_not
+def _kernel(name: str, kernels: Sequence[Kernel]) -> Kernel | None:
+    """What multiplies weights of that quantization; None where it is none of ours, or not known."""
+    quantization = parse_quantization(name) if name == "none" or name.startswith("hqq-") else None
+    names = {kernel.name: kernel for kernel in kernels}
+    return None if quantization is None else names.get(f"hqq-{quantization.bits}bit")
+
+
+def _why_not(fit: Fit, config: EngineConfig, room: Room, kernel: Kernel | None) -> str:
+    if kernel is not None and not kernel.runs:
+        return f"{kernel.why_not}; {kernel.fix}" if kernel.fix else kernel.why_not
     if fit.holds(config.max_model_len):
         return ""
     free = room.memory * config.gpu_memory_utilization if room.on_gpu else room.memory
     where = f"{size(int(free))} free" + (
         f" within {config.gpu_memory_utilization:.0%} of the GPU" if room.on_gpu else ""
     )
-    needed = Cell(name, config.max_model_len, fit, room).needed
+    needed = fit.beside_cache + fit.wanted_cache
     if fit.weights > free:
         return f"the weights alone take {size(fit.weights)}, and there are {where}"
     if needed > free:

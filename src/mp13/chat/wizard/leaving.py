@@ -33,16 +33,16 @@ class QuestionDialog(ModalScreen[bool]):
 
     def __init__(self, question: Question) -> None:
         super().__init__()
-        self._question = question
+        self.question = question
 
     def compose(self) -> ComposeResult:
         with Vertical(id="question") as dialog:
-            dialog.border_title = self._question.title
-            dialog.border_subtitle = f"esc {self._question.no.lower()} · y {self._question.yes.lower()}"
-            yield Static(self._question.text, markup=False)
+            dialog.border_title = self.question.title
+            dialog.border_subtitle = f"esc {self.question.no.lower()} · y {self.question.yes.lower()}"
+            yield Static(self.question.text, markup=False)
             with Horizontal():
-                yield Button(self._question.no, id="no", variant="primary", compact=True)
-                yield Button(self._question.yes, id="yes", compact=True)
+                yield Button(self.question.no, id="no", variant="primary", compact=True)
+                yield Button(self.question.yes, id="yes", compact=True)
 
     @on(Button.Pressed)
     def _pressed(self, event: Button.Pressed) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 from textual import on
@@ -14,6 +15,7 @@ from textual.widgets import Input, Static
 from mp13.chat.conversation.connection import available_adapters
 from mp13.chat.library.shown import size
 from mp13.chat.text import printable
+from mp13.chat.wizard.background import in_background
 from mp13.chat.wizard.step import Step
 from mp13.library.adapters import AdapterOnDisk
 from mp13.library.paths import adapters_dir
@@ -46,7 +48,7 @@ class AdaptersStep(Step):
             shown.update(Content.styled(f"There is no folder {printable(str(folder))} yet.", "$text-warning"))
             return
         folders = [*([folder.expanduser()] if folder else []), adapters_dir()]
-        shown.update(_list_of(await asyncio.to_thread(available_adapters, folders), folders))
+        shown.update(_list_of(await in_background(partial(available_adapters, folders)), folders))
 
     def _folder(self) -> Path | None:
         text = self.query_one(Input).value.strip()

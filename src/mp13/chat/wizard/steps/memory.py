@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 
 from rich.text import Text
 from textual import on
@@ -13,6 +13,7 @@ from textual.widgets import DataTable, Static
 
 from mp13.chat.library.shown import size
 from mp13.chat.text import printable
+from mp13.chat.wizard.background import in_background
 from mp13.chat.wizard.grid import Cell, Grid, chosen_cell, fit_grid
 from mp13.chat.wizard.state import State
 from mp13.chat.wizard.step import Busy, Step
@@ -51,7 +52,7 @@ class MemoryStep(Step):
         busy.show("measuring the model")
         try:
             if config.model not in self.state.measured:
-                self.state.measured[config.model] = await asyncio.to_thread(self.state.world.measure, config.model)
+                self.state.measured[config.model] = await in_background(partial(self.state.world.measure, config.model))
             room = _room(self.state, survey, config)
             self._grid = fit_grid(self.state.measured[config.model], config, room, survey.quantization)
         except Mp13Error as error:
@@ -123,4 +124,6 @@ def _sum(cell: Cell) -> Content:
     if cell.why_not:
         return Content.assemble(("Does not fit: ", "bold $text-error"), printable(cell.why_not), ".")
     long = f"{cell.context:,} tokens" if cell.context else f"as long as fits: {cell.fit.longest:,} tokens"
-    return Content.assemble(("Fits: ", "bold $text-success"), f"{cell.sentence} of {size(cell.room.memory)}; {long}.")
+    how = f"\n{cell.quantization}: {printable(cell.how)}." if cell.how else ""
+    text = f"{cell.sentence} of {size(cell.room.memory)}; {long}."
+    return Content.assemble(("Fits: ", "bold $text-success"), text, (how, "$foreground 60%"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from textual import on
@@ -14,6 +14,7 @@ from textual.widgets.option_list import Option
 from mp13.chat.library.shown import size
 from mp13.chat.settings.model import STARTER_NAMES, resolve_model
 from mp13.chat.text import printable
+from mp13.chat.wizard.background import in_background
 from mp13.chat.wizard.state import State
 from mp13.chat.wizard.step import Busy, Choices, Step, choice
 from mp13.library.models import ModelOnDisk
@@ -49,7 +50,7 @@ class ModelStep(Step):
         self.run_worker(self._look(), exclusive=True)
 
     async def _look(self) -> None:
-        found = await asyncio.to_thread(self.state.world.models)
+        found = await in_background(self.state.world.models)
         self.query_one("#looking", Busy).show("")
         self._offers = offers(found, self.state.draft.settings.model, self.state.world.starter_ready())
         choices = self.query_one(Choices)
@@ -79,7 +80,7 @@ class ModelStep(Step):
         if not known and not Path(model).is_absolute():  # a Hub id that is not here
             self.query_one("#looking", Busy).show(f"asking the Hub about {model}")
             try:
-                self.state.measured[model] = await asyncio.to_thread(self.state.world.measure, model)
+                self.state.measured[model] = await in_background(partial(self.state.world.measure, model))
             finally:
                 self.query_one("#looking", Busy).show("")
         self.state.draft.choose(model=name)

@@ -8,6 +8,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.message import Message
 from textual.widgets import Input, Static
 
 from mp13.chat.conversation.turn import AnswerDone, EngineFailed, EngineReady, LoadProgress, SessionEvent, TextDelta
@@ -23,6 +24,9 @@ class TrialStep(Step):
     HEADING = "Does it answer?"
     FOCUS = "#answer-area"
     HINT = "An engine starts with what you chose and answers this. Change the prompt and press Enter to ask again."
+
+    class Answered(Message):
+        """The engine has answered."""
 
     def __init__(self, state: State) -> None:
         super().__init__(state)
@@ -59,6 +63,7 @@ class TrialStep(Step):
                     self._show(event)
                     if isinstance(event, AnswerDone):
                         self.state.answered = settings
+                        self.post_message(self.Answered())
         except Mp13Error as error:
             self._fail(error)
         self.query_one("#engine", Busy).show("")
