@@ -43,7 +43,7 @@ class TestTaught:
     def test_the_defaults_in_the_comments_are_the_defaults(self) -> None:
         values = "\n".join(line[1:] for line in taught().splitlines() if line.startswith("#") and line[1:2].isalpha())
         write_config(values)
-        assert dict(load_settings()) == dict(Settings())
+        assert load_settings().model_dump() == Settings().model_dump()
 
     def test_no_line_is_longer_than_a_reader_likes(self) -> None:
         assert max(map(len, taught().splitlines())) <= 100
