@@ -258,6 +258,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     ours = {path.relative_to(SRC).as_posix() for path in (SRC / "mp13").rglob("*") if path.is_file()}
+    ours |= {f"mp13/chat/settings/ready/{path.name}" for path in (ROOT / "configs").iterdir()}
     assert names == {name for name in ours if "__pycache__" not in name}
     assert {Path(name).suffix for name in names} >= {".py", ".tcss", ".safetensors", ".json"}
     assert any(name.startswith("mp13/library/starter_adapters/") for name in names)

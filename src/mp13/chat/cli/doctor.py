@@ -1,26 +1,24 @@
 """Looks at everything a chat needs before it is needed. Each finding says what is there, and what to do if it isn't."""
 
-import json
-import os
+import asyncio
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import mp13
+from mp13.chat.library.shown import size
 from mp13.chat.settings.load import config_file, load_settings, unknown_variables
 from mp13.chat.settings.model import STARTER_NAMES
 from mp13.chat.settings.schema import Settings
 from mp13.errors import Mp13Error
+from mp13.library.machine import Computer, Kernel, Survey, computer, survey
 from mp13.library.paths import config_dir, data_dir
 from mp13.library.starter import starter_dir, starter_ready
 
 _STARTER_BYTES = 600_000_000
-_PROBE_S = 120
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,10 @@ class Finding:
     fix: str = ""
 
 
-def examine(run_probe: Callable[[], dict[str, Any]] | None = None) -> Iterator[Finding]:
+Asked = Callable[[int], Awaitable[Survey]]
+
+
+def examine(ask: Asked = survey) -> Iterator[Finding]:
     """All findings, the quick ones first."""
     yield _python()
     yield from _settings()
@@ -42,23 +43,27 @@ def examine(run_probe: Callable[[], dict[str, Any]] | None = None) -> Iterator[F
     yield _space()
     yield _starter()
     yield _engine_socket()
-    yield from _torch_side((run_probe or probed)())
+    yield from _computer(computer())
+    yield from _torch_side(surveyed(ask))
 
 
-def probed() -> dict[str, Any]:
-    """The answers of cli/probe.py under the configured block size; {"error": …} when it gave none."""
-    package_root = str(Path(mp13.__file__).parents[1])
-    path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-P", "-m", "mp13.chat.cli.probe", str(_block_size())]
-    try:
-        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=_PROBE_S)
-        found: dict[str, Any] = json.loads(done.stdout)
-    except subprocess.TimeoutExpired:
-        return {"error": f"importing torch took longer than {_PROBE_S} s"}
-    except ValueError:
-        last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        return {"error": last or f"the process ended with code {done.returncode}"}
-    return found
+def surveyed(ask: Asked = survey) -> Survey:
+    """What torch finds here, under the configured block size."""
+    return asyncio.run(_asked(ask))
+
+
+async def _asked(ask: Asked) -> Survey:
+    return await ask(_block_size())
+
+
+def finding_line(finding: Finding) -> str:
+    marks = {"ok": "  ok ", "no": "  no ", "warn": "warn ", "fail": "FAIL "}
+    fix = f": {finding.fix}" if finding.fix else ""
+    return f"{marks[finding.mark]} {finding.subject}: {finding.detail}{fix}"
+
+
+def finding_json(finding: Finding) -> dict[str, str]:
+    return asdict(finding)
 
 
 def _block_size() -> int:
@@ -126,37 +131,54 @@ def _engine_socket() -> Finding:
         return Finding("fail", "engine socket", str(error), "correct the folder")
 
 
-def _torch_side(found: dict[str, Any]) -> Iterator[Finding]:
-    if "error" in found:
-        yield Finding("fail", "torch", found["error"], "install mp13 anew (`python dev.py setup` in a checkout)")
+def _computer(found: Computer) -> Iterator[Finding]:
+    cores = f"{found.cores} cores, " if found.cores else ""
+    words = f" with {', '.join(found.instructions)}" if found.instructions else ""
+    yield Finding("ok", "processor", f"{found.processor}, {cores}{found.threads} threads{words}")
+    yield Finding("ok", "memory", f"{size(found.memory_free)} free of {size(found.memory_total)}")
+
+
+def _torch_side(found: Survey) -> Iterator[Finding]:
+    if found.error:
+        yield Finding("fail", "torch", found.error, "install mp13 anew (`python dev.py setup` in a checkout)")
         return
-    for name, (version, reason) in found["packages"].items():
-        if version:
-            yield Finding("ok", name, version)
+    for package in found.packages:
+        if package.version:
+            yield Finding("ok", package.name, package.version)
         else:
-            yield Finding("fail", name, reason, f"install it anew: pip install --force-reinstall {name}")
-    if found["cpu"]:
-        yield Finding("ok", "processor", found["cpu"])
-        gpus = [f"{gpu['name']}, {gpu['memory'] / 2**30:.0f} GiB" for gpu in found["gpus"]]
-        yield Finding("ok", "GPU", "; ".join(gpus) or "none that torch can use; models run on the processor")
-        yield from _attention(found["attention"], found["auto"])
-        for kind, how, why_not in found["quantization"]:
-            why, _, fix = why_not.partition("; ")
-            yield (
-                Finding("no", f"quantization {kind}", why, fix)
-                if why_not
-                else Finding("ok", f"quantization {kind}", how)
-            )
+            fix = f"install it anew: pip install --force-reinstall {package.name}"
+            yield Finding("fail", package.name, package.reason, fix)
+    if found.processor:
+        yield Finding("ok", "torch's processor", found.processor)
+        yield from _gpus(found)
+        yield from _attention(found)
+        yield from (_kernel("quantization", kernel) for kernel in found.quantization)
 
 
-def _attention(backends: list[tuple[str, str | None]], auto: str) -> Iterator[Finding]:
+def _gpus(found: Survey) -> Iterator[Finding]:
+    if found.driver:
+        yield Finding("ok", "NVIDIA driver", found.driver)
+    if found.no_gpu:
+        why, _, fix = found.no_gpu.partition("; ")
+        yield Finding("warn", "GPU", why, fix)
+    elif not found.gpus:
+        yield Finding("ok", "GPU", "none that torch can use; models run on the processor")
+    for gpu in found.gpus:
+        memory = f"{size(gpu.free)} free of {size(gpu.total)}"
+        yield Finding("ok", "GPU", f"{gpu.name}, compute capability {gpu.capability}, {memory}")
+
+
+def _attention(found: Survey) -> Iterator[Finding]:
     """Those that run, what `auto` takes of them, then each that does not: why, and what to install."""
-    running = ", ".join(name for name, reason in backends if reason is None)
+    running = ", ".join(kernel.name for kernel in found.attention if kernel.runs)
     no_backend = Finding("fail", "attention", "no backend runs", "install torch and mp13 anew")
     yield Finding("ok", "attention", running) if running else no_backend
-    if auto:
-        yield Finding("ok", "attention auto", auto)
-    for name, reason in backends:
-        if reason is not None:
-            why, _, fix = reason.partition("; ")
-            yield Finding("no", f"attention {name}", why, fix)
+    if found.attention_auto:
+        yield Finding("ok", "attention auto", found.attention_auto)
+    yield from (_kernel("attention", kernel) for kernel in found.attention if not kernel.runs)
+
+
+def _kernel(of: str, kernel: Kernel) -> Finding:
+    if kernel.runs:
+        return Finding("ok", f"{of} {kernel.name}", kernel.how)
+    return Finding("no", f"{of} {kernel.name}", kernel.why_not, kernel.fix)

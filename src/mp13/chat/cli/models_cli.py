@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from mp13.chat.cli.doctor import probed
+from mp13.chat.cli.doctor import surveyed
 from mp13.chat.cli.outcome import outcome
 from mp13.chat.cli.progress import Progress
 from mp13.chat.library.shown import fit_json, fit_table, model_json, model_table, one_line, removed, size
 from mp13.chat.settings.load import load_settings
 from mp13.chat.settings.model import resolve_model
-from mp13.engine.main_memory import available_memory
 from mp13.engine.sizes import parse_size
 from mp13.errors import ConfigError
 from mp13.library.fit import fits_by_quantization
+from mp13.library.machine import Room, computer, room_here
 from mp13.library.models import list_models, model_folder, pull_model, remove_model
 from mp13.library.paths import models_dir
 from mp13.library.quantizing import QuantizeRequest
@@ -96,10 +96,12 @@ def fit(
         flags = {"model": name, "max_model_len": max_model_len, "max_num_seqs": max_num_seqs}
         settings = load_settings({key: value for key, value in flags.items() if value is not None})
         config = settings.engine_config()
-        available, on_gpu = _memory(memory, cpu=cpu or settings.device == "cpu")
+        room = _memory(memory, config.gpu_memory_utilization, cpu=cpu or settings.device == "cpu")
+        available, on_gpu = room.memory, room.on_gpu
         found = fits_by_quantization(
-            model_folder(config.model), config, available, on_gpu=on_gpu, quantization=quantization
-        )
+            model_folder(config.model), config, available, on_gpu=on_gpu, cpu_itemsize=room.cpu_itemsize,
+            quantization=quantization,
+        )  # fmt: skip
         if as_json:
             fits = {key: fit_json(value, config.max_model_len) for key, value in found.items()}
             print(json.dumps({"model": name, "memory": available, "on_gpu": on_gpu, "fits": fits}, indent=2))
@@ -109,14 +111,13 @@ def fit(
         print(one_line(f"in {where}, with room for {config.max_loras} adapters and {config.max_num_seqs} answers"))
 
 
-def _memory(text: str | None, *, cpu: bool) -> tuple[int, bool]:
-    """Bytes, and whether they are a GPU's."""
-    if text is not None:
-        if not (given := parse_size(text)):
-            raise ConfigError(f"--memory {text} cannot be used; give bytes, or a size such as 8GiB")
-        return given, not cpu
-    gpus = [] if cpu else probed().get("gpus", [])
-    return (gpus[0]["memory"], True) if gpus else (available_memory(), False)
+def _memory(text: str | None, share: float, *, cpu: bool) -> Room:
+    """What `text` says, else what is free here."""
+    if text is None:
+        return room_here(computer(), surveyed(), share, on_cpu=cpu)
+    if not (given := parse_size(text)):
+        raise ConfigError(f"--memory {text} cannot be used; give bytes, or a size such as 8GiB")
+    return Room(given, on_gpu=not cpu)
 
 
 @app.command()

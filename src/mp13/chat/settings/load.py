@@ -5,7 +5,6 @@ Command line > `MP13_*` variables > ./mp13.toml > config.toml > defaults. What t
 
 import difflib
 import os
-import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,28 +77,6 @@ def change_settings(settings: Settings, changes: Mapping[str, Any], source: str)
     return _build({**dict(settings), **changes}, {**settings._sources, **dict.fromkeys(changes, source)})
 
 
-def save_settings(values: Mapping[str, Any]) -> Path:
-    """Write the user's configuration file anew with `values`, whole or not at all.
-
-    Raises:
-        ConfigError: the folder cannot be written.
-    """
-    import tomli_w
-
-    path = config_file()
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as file:
-            tomli_w.dump(dict(values), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(file.name, path)
-    except OSError as error:
-        why = f"{path} cannot be written ({error.strerror})"
-        raise ConfigError(f"{why}; set MP13_CONFIG_DIR to another folder") from None
-    return path
-
-
 def unknown_variables() -> list[str]:
     """`MP13_*` variables that set nothing: most likely misspelt."""
     known = {f"MP13_{key.upper()}" for key in Settings.model_fields} | _OTHER_VARIABLES
@@ -110,16 +87,21 @@ def _project_values() -> dict[str, Any]:
     """The project's file, which may have come with a cloned repository and so may not set everything."""
     values = _read(PROJECT_FILE)
     for key, value in values.items():
-        field = Settings.model_fields.get(key)
-        extra = field.json_schema_extra if field is not None else None
-        personal = isinstance(extra, dict) and extra.get("personal")
-        if personal or (key == "model" and isinstance(value, str) and (is_path(value) or Path(value).exists())):
-            shown = f"{key} to the {'file' if Path(value).is_file() else 'folder'} {value!r}" if key == "model" else key
-            raise ConfigError(
-                f"./{PROJECT_FILE} may not set {shown}, since it may come with a cloned repository; "
-                f"set it in {config_file()}, as MP13_{key.upper()} or with --set {key}=…"
-            )
+        require_allowed(key, value)
     return values
+
+
+def require_allowed(key: str, value: Any) -> None:
+    """Raises ConfigError where a project's file may not set `key`, or not to this."""
+    field = Settings.model_fields.get(key)
+    extra = field.json_schema_extra if field is not None else None
+    personal = isinstance(extra, dict) and extra.get("personal")
+    if personal or (key == "model" and isinstance(value, str) and (is_path(value) or Path(value).exists())):
+        shown = f"{key} to the {'file' if Path(value).is_file() else 'folder'} {value!r}" if key == "model" else key
+        raise ConfigError(
+            f"./{PROJECT_FILE} may not set {shown}, since it may come with a cloned repository; "
+            f"set it in {config_file()}, as MP13_{key.upper()} or with --set {key}=…"
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -135,14 +117,28 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _check_keys(layer: Layer) -> None:
     for key, value in layer.values.items():
-        if key in Settings.model_fields:
-            continue
-        near = difflib.get_close_matches(key, Settings.model_fields, n=1)
-        if isinstance(value, dict):
-            fix = "write settings as lines of `key = value`, without tables"
-        else:
-            fix = f"did you mean {near[0]!r}?" if near else "`mp13config show` lists them all"
-        raise ConfigError(f"unknown setting {key!r} in {layer.source}; {fix}")
+        check_key(key, value, f" in {layer.source}")
+
+
+def check_key(key: str, value: Any = None, where: str = "") -> None:
+    """Raises ConfigError, with a suggestion, when no setting is called `key`."""
+    if key in Settings.model_fields:
+        return
+    near = difflib.get_close_matches(key, Settings.model_fields, n=1)
+    if isinstance(value, dict):
+        fix = "write settings as lines of `key = value`, without tables"
+    else:
+        fix = f"did you mean {near[0]!r}?" if near else "`mp13config show` lists them all"
+    raise ConfigError(f"unknown setting {key!r}{where}; {fix}")
+
+
+def check_values(values: Mapping[str, Any]) -> Settings:
+    """Settings of nothing but `values`, which may be text; the keys are known.
+
+    Raises:
+        Mp13Error: one of them cannot be used, or not together. It names no source.
+    """
+    return _build(dict(values), {})
 
 
 def _build(values: dict[str, Any], sources: dict[str, str]) -> Settings:
@@ -166,4 +162,5 @@ def _refused(error: ValidationError, sources: Mapping[str, str]) -> ConfigError:
     detail = error.errors()[0]
     key = str(detail["loc"][0])
     wanted = _WANTED.get(detail["type"]) or detail.get("ctx", {}).get("expected") or detail["msg"]
-    return ConfigError(f"{key} = {detail['input']!r} cannot be used; give {wanted} (from {sources[key]})")
+    source = f" (from {sources[key]})" if key in sources else ""
+    return ConfigError(f"{key} = {detail['input']!r} cannot be used; give {wanted}{source}")

@@ -4,6 +4,7 @@ What a value may be is checked where it is used: by `EngineConfig` and `Sampling
 and by the grammar of mixes. Where values come from is settings/load.py.
 """
 
+import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,9 @@ from pydantic import BaseModel, BeforeValidator, Field, JsonValue, PrivateAttr
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from mp13.chat.settings.model import resolve_model
+from mp13.chat.settings.themes import DARK, THEMES
 from mp13.engine.config import ATTENTION_NAMES, QUANTIZATION_NAMES
+from mp13.errors import ConfigError
 from mp13.library.paths import adapters_dir
 from mp13.mix import parse_mix
 from mp13.service.schema import EngineConfig, SamplingParams
@@ -137,14 +140,21 @@ class EngineSettings(BaseModel):
     )
 
 
+class InterfaceSettings(BaseModel):
+    """What the chat looks like, and which keys it obeys."""
+
+    theme: str = Field(DARK, description="The colours; Ctrl+T tries them out: " + _named(THEMES) + ".")
+
+
 GROUPS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("Chat", ChatSettings),
     ("Sampling", SamplingSettings),
     ("Engine", EngineSettings),
+    ("Interface", InterfaceSettings),
 )
 
 
-class Settings(EngineSettings, SamplingSettings, ChatSettings, BaseSettings):
+class Settings(InterfaceSettings, EngineSettings, SamplingSettings, ChatSettings, BaseSettings):
     """All settings of one chat, checked. Make one with `settings.load.load_settings`; it is never changed in place."""
 
     model_config = SettingsConfigDict(env_prefix="MP13_", extra="forbid", frozen=True, protected_namespaces=())
@@ -195,6 +205,12 @@ class Settings(EngineSettings, SamplingSettings, ChatSettings, BaseSettings):
         self.sampling()
         self._engine_config(self.model)
         parse_mix(self.adapter)
+        if self.theme not in THEMES:
+            near = difflib.get_close_matches(self.theme, THEMES, n=1)
+            raise ConfigError(
+                f"theme = {self.theme!r} cannot be used; "
+                + (f"did you mean {near[0]!r}?" if near else f"there: {', '.join(THEMES)}")
+            )
         return self
 
     def _engine_config(self, model: str) -> EngineConfig:

@@ -34,7 +34,7 @@ def loading_bytes(shape: ModelShape, form: WeightFormat, dtype: torch.dtype, dev
     if shape.packed_bytes is not None:
         return shape.packed_bytes
     on_cpu = device.type == "cpu"
-    head = form.stored_bytes(shape.embedding, form.head) if on_cpu and not shape.head and dtype == torch.bfloat16 else 0
+    head = shape.packed_head_bytes(form) if on_cpu and dtype == torch.bfloat16 else 0
     return shape.weight_bytes(form) + head + shape.largest_linear * (dtype.itemsize + (4 if on_cpu else 0))
 
 

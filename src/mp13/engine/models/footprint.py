@@ -120,6 +120,12 @@ class ModelShape:
         ends = form.stored_bytes(self.embedding, form.embeddings) + form.stored_bytes(own_head, form.head)
         return linears + ends + self.other * form.itemsize
 
+    def packed_head_bytes(self, form: WeightFormat) -> int:
+        """What the CPU takes beside `weight_bytes` for a copy of an embedding that is the head, too: in 16 bits it is
+        packed for products."""
+        shared = not self.head and form.head is None and self.packed_bytes is None
+        return self.embedding * form.itemsize if shared and form.itemsize == 2 else 0
+
     def adapter_bytes(self, max_loras: int, max_rank: int, itemsize: int) -> int:
         """What is kept for adapters."""
         head = [(self.vocab_size, self.hidden_size)]
