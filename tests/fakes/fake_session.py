@@ -15,6 +15,7 @@ from mp13.errors import AdapterError
 from mp13.library.adapters import AdapterOnDisk
 from mp13.mix import parse_mix
 from mp13.service.schema import AdapterInfo, EngineInfo, Metrics
+from tests.fakes.fake_store import FakeStore
 
 ENGINE = EngineInfo(
     model="/data/models/smollm2-135m-instruct",
@@ -50,6 +51,7 @@ class FakeSession:
         load: Sequence[Step] = (EngineReady(ENGINE),),
         turns: Sequence[Turn] = (),
         mix: str = "base",
+        store: FakeStore | None = None,
     ) -> None:
         self.settings = Settings()
         self.mix = mix
@@ -57,7 +59,9 @@ class FakeSession:
         self.turns = list(turns)
         self.engine: EngineInfo | None = None
         self.adapters: list[AdapterInfo] = []
-        self.store = None
+        self.store = store
+        self.conversation_id = "0" * 32
+        self.warming: str | None = None
         self.remarks: list[Remark] = []
         self.answers: list[Turn] = []
         self.next_diff = Diff("pirate", "base", ())
@@ -143,6 +147,11 @@ class FakeSession:
 
     def new(self) -> None:
         self.turns = []
+        self.conversation_id = "n" * 32
+
+    def resume(self, wanted: str) -> None:
+        self.conversation_id = wanted
+        self.turns = [Turn("user", f"the prompt of {wanted}", self.mix), answer("What was answered.", self.mix)]
 
     def available_adapters(self) -> list[AdapterOnDisk]:
         return list(ADAPTERS)

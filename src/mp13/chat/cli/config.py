@@ -107,7 +107,7 @@ def _plain(value: Any) -> Any:
     """`value` as JSON and TOML would hold it."""
     if isinstance(value, tuple):
         return list(value)
-    return value if isinstance(value, bool | int | float | str | None) else str(value)
+    return value if isinstance(value, bool | int | float | str | dict | None) else str(value)
 
 
 if __name__ == "__main__":

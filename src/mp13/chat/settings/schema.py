@@ -4,16 +4,20 @@ What a value may be is checked where it is used: by `EngineConfig` and `Sampling
 and by the grammar of mixes. Where values come from is settings/load.py.
 """
 
+import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue, PrivateAttr
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from mp13.chat.settings.keys import checked_keys
 from mp13.chat.settings.model import resolve_model
+from mp13.chat.settings.themes import DARK, THEMES
 from mp13.engine.config import ATTENTION_NAMES, QUANTIZATION_NAMES
+from mp13.errors import ConfigError
 from mp13.library.paths import adapters_dir
 from mp13.mix import parse_mix
 from mp13.service.schema import EngineConfig, SamplingParams
@@ -43,6 +47,26 @@ def _listed(value: Any) -> Any:
 def _table_text(value: Any) -> Any:
     """A file's table as JSON, which is how a flag or a variable has it."""
     return json.dumps(value) if isinstance(value, dict) else value
+
+
+def _key_table(value: Any) -> Any:
+    """A table of keys from JSON, or from TOML in which `adapters.pick` without quotes has become two tables."""
+    if isinstance(value, str):
+        if value.strip().lower() in ("none", ""):
+            return {}
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return dict(_flat(value)) if isinstance(value, Mapping) else value
+
+
+def _flat(table: Mapping[str, Any], head: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{head}{key}.")
+        else:
+            yield f"{head}{key}", value
 
 
 def _named(names: Sequence[str]) -> str:
@@ -137,14 +161,30 @@ class EngineSettings(BaseModel):
     )
 
 
+class InterfaceSettings(BaseModel):
+    """What the chat looks like, and which keys it obeys."""
+
+    theme: str = Field(DARK, description="The colours; Ctrl+T tries them out: " + _named(THEMES) + ".")
+    plain: bool = Field(
+        False, description="Chat in plain lines without a screen, for screen readers; `--plain` on the command line."
+    )
+    keys: Annotated[dict[str, str], NoDecode, BeforeValidator(_key_table)] = Field(
+        {},
+        description='Other keys for what the chat does: in a file a table `[keys]` with lines such as `"adapters.pick" '
+        '= "f5"`, elsewhere JSON. Several keys have commas between. The actions are below.',
+        json_schema_extra=PERSONAL,
+    )
+
+
 GROUPS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("Chat", ChatSettings),
     ("Sampling", SamplingSettings),
     ("Engine", EngineSettings),
+    ("Interface", InterfaceSettings),
 )
 
 
-class Settings(EngineSettings, SamplingSettings, ChatSettings, BaseSettings):
+class Settings(InterfaceSettings, EngineSettings, SamplingSettings, ChatSettings, BaseSettings):
     """All settings of one chat, checked. Make one with `settings.load.load_settings`; it is never changed in place."""
 
     model_config = SettingsConfigDict(env_prefix="MP13_", extra="forbid", frozen=True, protected_namespaces=())
@@ -195,6 +235,13 @@ class Settings(EngineSettings, SamplingSettings, ChatSettings, BaseSettings):
         self.sampling()
         self._engine_config(self.model)
         parse_mix(self.adapter)
+        if self.theme not in THEMES:
+            near = difflib.get_close_matches(self.theme, THEMES, n=1)
+            raise ConfigError(
+                f"theme = {self.theme!r} cannot be used; "
+                + (f"did you mean {near[0]!r}?" if near else f"there: {', '.join(THEMES)}")
+            )
+        checked_keys(self.keys)
         return self
 
     def _engine_config(self, model: str) -> EngineConfig:

@@ -1,22 +1,16 @@
-"""The one screen of the chat: transcript, prompt, status line. What the session tells becomes widgets in `on_happened`.
+"""The one screen of the chat. What the session tells becomes widgets in `on_happened`.
 
-How a turn looks is widgets/turns.py; when a prompt is answered is the conductor's.
+Where they stand is screens/frame.py's, how a turn looks widgets/turns.py's; when a prompt is answered the conductor's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from textual import on
-from textual.app import ComposeResult
-from textual.binding import Binding
-from textual.containers import Vertical
-from textual.screen import Screen
-from textual.widgets import Footer
 from textual.worker import Worker, WorkerError
 
 from mp13.chat.tui.conductor import Conductor
@@ -32,59 +26,41 @@ from mp13.chat.tui.events import (
     Happened,
     SessionOpened,
 )
-from mp13.chat.tui.palette import mix_voices
+from mp13.chat.tui.keymap import bind
+from mp13.chat.tui.screens.frame import Frame
 from mp13.chat.tui.screens.help import HelpScreen
 from mp13.chat.tui.screens.picker import AdapterPicker
 from mp13.chat.tui.tables import choices, diff_content, engine_rows, suggestions
-from mp13.chat.tui.widgets.completion import Completion, Suggestion
+from mp13.chat.tui.widgets.completion import Suggestion
 from mp13.chat.tui.widgets.prompt import Prompt
-from mp13.chat.tui.widgets.status import StatusLine
-from mp13.chat.tui.widgets.transcript import Transcript
 from mp13.chat.tui.widgets.turns import Notice, row_of
-from mp13.mix import BASE
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
     from mp13.chat.conversation.turn import CommandResult, Turn
 
-LOOK_S = 2.0  # between two looks at what adapters have become
 OpenSession = Callable[[], Awaitable["ChatSession"]]
 
 
-class ConversationScreen(Screen[None]):
+class ConversationScreen(Frame):
     """`open_session` is awaited once the first frame is on the screen; if it raises, the app exits with the error."""
 
-    AUTO_FOCUS = "Prompt"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (18, "-tall")]
     BINDINGS = [
-        Binding("escape", "stop", "Stop"),
-        Binding("ctrl+o,f2", "pick_adapter", "Adapters"),
-        Binding("f1", "help", "Help"),
-        Binding("ctrl+n", "new", "New", show=False),
+        bind("answer.stop", "stop", "Stop"),
+        bind("adapters.pick", "pick_adapter", priority=True),
+        bind("conversations.new", "new", priority=True),
+        bind("chat.help", "help", "Help", priority=True),
     ]
 
     def __init__(self, open_session: OpenSession) -> None:
-        super().__init__(classes="-wide -tall")  # the usual, so that the first frame is not styled twice
+        super().__init__()
         self._open_session = open_session
         self._conductor = Conductor(lambda event: self.post_message(Happened(event)))
-        self._session: ChatSession | None = None
         self._worker: Worker[None] | None = None
-        self._transcript = Transcript()
-        self._completion = Completion(self._suggest)
-        self._prompt = Prompt(self._completion)
-        self._status = StatusLine()
         self._dialogue = Dialogue(self._transcript)
         self._answered: Entry | None = None  # what is being answered
+        self._quiet: set[Entry] = set()  # commands that have no row
         self._offers_stop = False
-
-    def compose(self) -> ComposeResult:
-        yield self._transcript
-        with Vertical(id="desk"):
-            yield self._completion
-            yield self._prompt
-            yield self._status
-        yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
         self.call_after_refresh(self._begin)
@@ -123,7 +99,10 @@ class ConversationScreen(Screen[None]):
                 await self._transcript.add(Notice(failure.message, "error"))
             case EntryStarted(entry, mix):
                 self._answered = entry
-                await self._dialogue.begin(entry, mix)
+                if not entry.is_command:
+                    self._watch.moved()
+                if entry not in self._quiet:
+                    await self._dialogue.begin(entry, mix)
             case ComparisonStarted(entry, mixes, text):
                 await self._dialogue.compare(entry, mixes, text)
             case TextDelta(text, index) if self._answered is not None:
@@ -131,14 +110,16 @@ class ConversationScreen(Screen[None]):
             case AnswerDone(turn, index) if self._answered is not None:
                 await self._dialogue.end(self._answered, turn, index)
                 self._tell_cost(turn)
+                self._watch.answered(turn.mix)
+                self._look()
             case AnswerStopped(entry, partial):
                 await self._dialogue.stop(entry, partial)
                 self._tell(loading=None)
             case EntryFailed(entry, reason, partial):
                 await self._dialogue.fail(entry, reason, partial)
                 self._tell(loading=None)
-                self._tell_mix()
-            case EntryWithdrawn(entry):
+                self._look()
+            case EntryWithdrawn(entry) if entry not in self._quiet:
                 await self._dialogue.withdraw(entry)
                 self._prompt.offer(entry.text)
             case CommandDone(entry, result):
@@ -146,37 +127,29 @@ class ConversationScreen(Screen[None]):
         self._offer_stop()
 
     async def _opened(self, session: ChatSession) -> None:
-        self._session = session
         if turns := list(session.turns):
             self._tell_cost(turns[-1])
             await self._transcript.show([row_of(turn) for turn in turns])
         self._tell(model=Path(session.settings.model).name)
-        self._tell_mix()
-        self.set_interval(LOOK_S, self._tell_mix)  # what is remarkable about an adapter comes by itself
+        await self._furnish(session)
 
     async def _command_done(self, entry: Entry, result: CommandResult) -> None:
         assert self._session is not None
+        self._obey(self._session.settings)
         if result.quit:
             self.app.exit()
         if result.turns_changed:
+            self._watch.moved()
             await self._dialogue.redraw([row_of(turn) for turn in self._session.turns])
             self._tell(tokens_per_s=None, cached_tokens=None, context_tokens=None)
             if turns := self._session.turns:
                 self._tell_cost(turns[-1])
-        await self._dialogue.settle(entry, result.message if result.diff is None else diff_content(result.diff))
-        self._tell_mix()
-
-    @property
-    def _mix(self) -> str:
-        return self._session.mix if self._session is not None else BASE
-
-    def _tell(self, **changes: Any) -> None:
-        self._status.status = replace(self._status.status, **changes)
-
-    def _tell_mix(self) -> None:
-        remarks = self._session.remarks if self._session is not None else []
-        self._tell(mix=self._mix, remarks=tuple(f"{remark.name}: {remark.label}" for remark in remarks if remark.label))
-        self._prompt.set_classes(mix_voices(self._mix)[0])
+        message = result.message if result.diff is None else diff_content(result.diff)
+        if entry not in self._quiet:
+            await self._dialogue.settle(entry, message)
+        elif remarks := [str(remark) for remark in self._session.remarks if result.mix_changed]:
+            await self._transcript.add(Notice("\n".join(remarks)))
+        self._look()
 
     def _tell_cost(self, turn: Turn) -> None:
         if (cost := turn.metrics) is not None:
@@ -200,6 +173,13 @@ class ConversationScreen(Screen[None]):
             await self._dialogue.send(self._conductor.submit(text), waiting)
             self._offer_stop()
 
+    def _run_quietly(self, command: str) -> None:
+        self._quiet.add(self._conductor.submit(command))
+
+    @property
+    def _is_settled(self) -> bool:
+        return not self._conductor.is_busy
+
     def _offer_stop(self) -> None:
         """Let the footer show Esc while there is something to stop; it is drawn anew, so not with every token."""
         if self._offers_stop != self._conductor.is_busy:
@@ -207,7 +187,9 @@ class ConversationScreen(Screen[None]):
             self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return self._completion.is_open or self._conductor.is_busy if action == "stop" else True
+        if action == "stop":
+            return self._completion.is_open or self._conductor.is_busy
+        return super().check_action(action, parameters)
 
     def action_stop(self) -> None:
         """Close the completion, else stop the answer, else take back the prompt that waits."""
@@ -248,9 +230,3 @@ class ConversationScreen(Screen[None]):
 
     async def action_new(self) -> None:
         await self._submit("/new")
-
-    @on(Prompt.PageTurned)
-    def _turn_page(self, event: Prompt.PageTurned) -> None:
-        transcript = self._transcript
-        if transcript.max_scroll_y > 0:
-            (transcript.scroll_page_up if event.pages < 0 else transcript.scroll_page_down)(animate=False)

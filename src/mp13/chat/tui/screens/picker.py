@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
@@ -14,6 +13,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from mp13.chat.text import printable
+from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.palette import voice
 from mp13.errors import MixError
 from mp13.mix import BASE, parse_mix
@@ -32,10 +32,10 @@ class AdapterPicker(ModalScreen[str | None]):
     """Gives the chosen mix, or None. `mix` is the one that answers now."""
 
     BINDINGS = [
-        Binding("escape", "dismiss(None)", "Close"),
-        Binding("up", "move(-1)", show=False, priority=True),
-        Binding("down", "move(1)", show=False, priority=True),
-        Binding("tab", "complete", show=False, priority=True),
+        bind("dialog.close", "dismiss(None)", "Close"),
+        bind("dialog.up", "move(-1)", priority=True),
+        bind("dialog.down", "move(1)", priority=True),
+        bind("dialog.complete", "complete", priority=True),
     ]
 
     def __init__(self, choices: list[Choice], mix: str) -> None:

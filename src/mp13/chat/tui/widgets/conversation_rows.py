@@ -1,0 +1,46 @@
+"""How a conversation looks in the list: its title, and what there is to say of it under that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from mp13.chat.text import one_line
+from mp13.chat.tui.widgets.rows import FAINT, MUTED, spread
+
+if TYPE_CHECKING:
+    from mp13.chat.conversation.store import ConversationInfo, Found
+
+_UNTITLED = "untitled"
+
+
+def new_row(is_present: bool, key: str, width: int) -> Content:
+    """The way to a new conversation, or the sign that it is one which nobody has said anything in."""
+    text = "New conversation" if width >= len("+ New conversation ") + len(key) else "New"
+    shown = (f"● {text}", "bold") if is_present else (f"+ {text}", MUTED)
+    return spread(Content.assemble(shown), Content.styled(key, FAINT), width)
+
+
+def stored_row(info: ConversationInfo, is_present: bool, width: int) -> Content:
+    from mp13.chat.library.shown import age
+
+    turns = f"{info.turns} turn{'' if info.turns == 1 else 's'}"
+    return _two_lines(info.title, f"{turns} · {age(info.updated_at)}", is_present, width)
+
+
+def found_row(found: Found, is_present: bool, width: int) -> Content:
+    return _two_lines(found.title, found.snippet, is_present, width)
+
+
+def quoted(title: str) -> str:
+    """A title, shortened, for a sentence."""
+    shown = Content(one_line(title) or _UNTITLED)
+    return f"“{shown.truncate(40, ellipsis=True).plain}”"
+
+
+def _two_lines(title: str, below: str, is_present: bool, width: int) -> Content:
+    mark = ("● ", "$accent") if is_present else ("  ", "")
+    first = Content.assemble(mark, (one_line(title) or _UNTITLED, "bold" if is_present else ""))
+    second = Content.styled(f"  {one_line(below)}", MUTED)
+    return Content("\n").join(line.truncate(width, ellipsis=True) for line in (first, second))
