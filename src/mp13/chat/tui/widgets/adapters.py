@@ -51,14 +51,14 @@ class AdaptersPanel(Panel):
 
     def __init__(self) -> None:
         super().__init__("adapters")
-        self._mix_line = Static(markup=False, classes="mix")
-        self._rows = AdapterList()
-        self._facts = Static(markup=False, classes="facts")
         self._outlook = Outlook()
         self._wanted: Mix | None = None  # what was chosen here and has not been done yet
         self._shelf: dict[str, Shelved] = {}
 
     def contents(self) -> Iterator[Widget]:
+        self._mix_line = Static(markup=False, classes="mix")
+        self._rows = AdapterList()
+        self._facts = Static(markup=False, classes="facts")
         yield from (self._mix_line, self._rows, self._facts)
 
     def tell(self, outlook: Outlook, settled: bool) -> None:

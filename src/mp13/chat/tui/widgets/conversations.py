@@ -49,17 +49,17 @@ class ConversationsPanel(Panel):
 
     def __init__(self) -> None:
         super().__init__("conversations")
-        self._search = SearchField(placeholder="type to search", compact=True)
-        self._rows = Rows()
-        self._rows.can_focus = False
-        self._title_field = TitleField(compact=True)
-        self._note = Static(markup=False, classes="note")
         self._listed: dict[str, _Listed] = {}
         self._in_archive = False
         self._deleted: _Listed | None = None
         self._pause: Timer | None = None
 
     def contents(self) -> Iterator[Widget]:
+        self._search = SearchField(placeholder="type to search", compact=True)
+        self._rows = Rows()
+        self._rows.can_focus = False
+        self._title_field = TitleField(compact=True)
+        self._note = Static(markup=False, classes="note")
         yield from (self._search, self._rows, self._note, self._title_field)
 
     @property

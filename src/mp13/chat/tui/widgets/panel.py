@@ -40,17 +40,17 @@ class Panel(Vertical):
     def __init__(self, id: str) -> None:
         super().__init__(id=id, classes="panel")
         self._session: ChatSession | None = None
-        self._head = Static(markup=False, classes="title")
         self._is_filled = False
 
     def contents(self) -> Iterator[Widget]:
-        """The widgets under the title."""
+        """Make the widgets under the title."""
         yield from ()
 
     async def fill(self) -> None:
         if not self._is_filled:
-            self._is_filled = True
+            self._head = Static(markup=False, classes="title")
             await self.mount(self._head, *self.contents())
+            self._is_filled = True
             self.entitle()
             self.call_after_refresh(self.draw)
 
@@ -70,7 +70,9 @@ class Panel(Vertical):
 
     def entitle(self, title: str = "") -> None:
         """Draw the title, or another for now, with the key that leads here."""
-        self._head.update(Content.assemble(title or self.TITLE, (f"  {key_label(self, self.KEY)}", FAINT)))
+        if self._is_filled:
+            key = key_label(self, self.KEY)
+            self._head.update(Content.assemble(title or self.TITLE, (f"  {key}", FAINT)))
 
     def take_focus(self) -> None:
         """Give the focus to what takes the keys in here."""

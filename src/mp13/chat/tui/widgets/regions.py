@@ -38,7 +38,7 @@ class Regions(Horizontal):
         self._fit()
 
     def compose(self) -> ComposeResult:
-        yield from (self.conversations, self._middle, self.adapters)
+        yield from (one for one in (self.conversations, self._middle, self.adapters) if one.display)
 
     @property
     def panels(self) -> tuple[Panel, Panel]:
@@ -77,6 +77,7 @@ class Regions(Horizontal):
                 self._chosen[panel] = True
         self._fit()
         if panel.display:
+            await self._place(panel)
             await panel.fill()
             panel.take_focus()
 
@@ -101,5 +102,12 @@ class Regions(Horizontal):
 
     async def _fill(self) -> None:
         for panel in self.panels:
-            if panel.display and panel.session is not None:
-                await panel.fill()
+            if panel.display:
+                await self._place(panel)
+                if panel.session is not None:
+                    await panel.fill()
+
+    async def _place(self, panel: Panel) -> None:
+        """Mount a panel that nobody has seen yet: the first frame does without it."""
+        if not panel.is_attached:
+            await self.mount(panel, before=self._middle if panel is self.conversations else None)
