@@ -15,6 +15,8 @@ from mp13.service.schema import (
     AdapterInfo,
     AdaptersEvent,
     CompareRequest,
+    CountReport,
+    CountRequest,
     EngineConfig,
     EngineEvent,
     EngineInfo,
@@ -22,6 +24,7 @@ from mp13.service.schema import (
     FinishEvent,
     GenerateRequest,
     LoadEvent,
+    Message,
     Metrics,
     PrefillRequest,
     Provenance,
@@ -93,8 +96,11 @@ class FakeClient:
     async def _answer(
         self, request: GenerateRequest, index: int
     ) -> AsyncGenerator[StartedEvent | TokenEvent | FinishEvent]:
-        provenance = self._provenance(request)
-        said: list[str] = []
+        begun = _begun(request.messages)
+        ids = list(begun.token_ids or ())
+        said = [begun.content] if ids else []
+        provenance = self._provenance(request).model_copy(update={"continued_at": len(ids)})
+        started = False
         steps = self.host.answers.pop(0) if self.host.answers else ["an ", "answer"]
         for step in steps:
             if isinstance(step, asyncio.Event):
@@ -104,14 +110,16 @@ class FakeClient:
                     self.dead.set()
                 raise step
             else:
-                if not said:
+                if not started:
                     yield StartedEvent(index=index, provenance=provenance)
+                started = True
                 said.append(step)
-                yield TokenEvent(index=index, token_id=len(said), text=step)
-        count = len(said)
+                ids.append(len(ids) + 1)
+                yield TokenEvent(index=index, token_id=ids[-1], text=step)
+        count = len(ids) - provenance.continued_at
         metrics = Metrics(prompt_tokens=20, cached_tokens=12, generated_tokens=count, ttft_s=0.1, tokens_per_s=38.4)
         yield FinishEvent(
-            index=index, text="".join(said), token_ids=[*range(1, count + 1), 0], finish_reason="stop",
+            index=index, text="".join(said), token_ids=[*ids, 0], finish_reason="stop",
             adapters=str(parse_mix(request.adapters)), metrics=metrics, provenance=provenance,
         )  # fmt: skip
 
@@ -124,6 +132,13 @@ class FakeClient:
             template_digest="t", no_effect=tuple(n for n in mix.names if self.placed[n].effect == 0),
             sampling=request.sampling, seed=request.sampling.seed, versions={},
         )  # fmt: skip
+
+    async def count(self, request: CountRequest) -> CountReport:
+        """A token a word, and four around each message."""
+        self._alive()
+        self.host.counted.append(request)
+        words = [len(message.content.split()) + 4 for message in request.messages]
+        return CountReport(sum(words), self._info().max_model_len)
 
     async def prefill(self, request: PrefillRequest) -> None:
         self._alive()
@@ -194,6 +209,14 @@ class FakeClient:
         )  # fmt: skip
 
 
+def _begun(messages: tuple[Message, ...]) -> Message:
+    """The answer that the messages end with, without the token that ended it; an empty one if they end with none."""
+    last = messages[-1]
+    if last.role != "assistant":
+        return Message(role="assistant", content="")
+    return last.model_copy(update={"token_ids": tuple(token_id for token_id in last.token_ids or () if token_id)})
+
+
 class FakeHost:
     """`connect` for a ChatSession; what happened is in `clients` and `requests`."""
 
@@ -204,6 +227,7 @@ class FakeHost:
         self.clients: list[FakeClient] = []
         self.requests: list[GenerateRequest] = []
         self.comparisons: list[CompareRequest] = []
+        self.counted: list[CountRequest] = []
         self.prefills: list[PrefillRequest] = []
         self.scored: list[ScoreRequest] = []
         self.order: list[int] = []  # in which the answers of a comparison come; empty is the mixes' own

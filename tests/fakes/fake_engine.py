@@ -20,6 +20,7 @@ from typing import Any
 
 from mp13.engine.request import (
     AdapterInfo,
+    CountReport,
     FinishEvent,
     KVPolicy,
     Metrics,
@@ -66,6 +67,8 @@ class FakeEngine:
     Answers "echo: " and the last message, a word a token, as the mix `pirate` would say "arr: ". Scripted messages:
     "count N" says N numbers, 20 ms each; "crash" kills the process after two tokens; "too long" is refused;
     "fail late" fails after two tokens; "wait" never says anything; "aborted" tells how many requests were cut off.
+    A last message that is an answer goes on where its tokens end, in the script of the message before it.
+    A prompt has a token a word, and four around each message.
     A prefill of "wait" takes an hour. An adapter named `idle` turns out to have no effect a moment after its load.
     A score finds each word of an answer at -1 under the first mix, and one nat less likely under every further one.
     """
@@ -151,18 +154,20 @@ class FakeEngine:
         members = self._resolve(str(mix))
         seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
         self.prompts.append(prompt)
-        text = prompt[-1]["content"]
+        given = [token_id for token_id in _begun(prompt) if token_id]
+        text = [message for message in prompt if message["role"] != "assistant"][-1]["content"]
         if text == "too long":
             raise ContextError("the prompt has 600 tokens and the context 512; start a new conversation")
         request_id = request_id or f"fake-{next(self._ids)}"
         metrics = Metrics(len(prompt), 0, 0, 0.01, 50.0)
         prompting = Prompting("f" * 64, "templated" if "templated" in mix.names else None)
         policy = kv_policy or self.settings.get("kv_policy", "exact")
-        output = RequestOutput("", [], "stop", str(mix), metrics, seed, members, None, policy, prompting)
+        output = RequestOutput("", [], "stop", str(mix), metrics, seed, members, None, policy, prompting, len(given))
         self._running[request_id] = output
-        said: list[str] = []
+        words = self._words(text, mix.names)
+        said = [word for word, _ in words[: len(given)]]
         try:
-            for word, pause in self._words(text, mix.names)[: params.max_tokens]:
+            for word, pause in words[len(given) :][: params.max_tokens]:
                 await asyncio.sleep(pause)
                 if word == "<crash>":
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -176,7 +181,7 @@ class FakeEngine:
         finally:
             del self._running[request_id]
         ids = [*range(1, len(said) + 1), 0]
-        metrics = replace(metrics, generated_tokens=len(said))
+        metrics = replace(metrics, generated_tokens=len(said) - len(given))
         yield FinishEvent(request_id, replace(output, text="".join(said), token_ids=ids, metrics=metrics))
 
     async def compare(
@@ -194,6 +199,10 @@ class FakeEngine:
                     yield index, event
                     if isinstance(event, FinishEvent):
                         del answers[index]
+
+    async def count(self, prompt: Any, adapters: str | None = None) -> CountReport:
+        self._resolve(adapters or "base")
+        return CountReport(sum(len(message["content"].split()) + 4 for message in prompt), self.info.max_model_len)
 
     def output_so_far(self, request_id: str) -> RequestOutput | None:
         return self._running.get(request_id)
@@ -237,3 +246,8 @@ class FakeEngine:
         self._adapters.clear()
         if self.info.model == "stubborn":
             sum(range(10**10))  # one long step that never lets go of the interpreter
+
+
+def _begun(prompt: Any) -> list[int]:
+    """The tokens of the answer that the messages end with."""
+    return list(prompt[-1].get("token_ids", ())) if prompt[-1]["role"] == "assistant" else []

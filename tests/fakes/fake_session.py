@@ -1,21 +1,25 @@
-"""A `ChatSession` that plays a script instead of asking an engine. Slash commands are the real ones.
+"""A `ChatSession` that plays a script instead of asking an engine.
 
 An answer is a list of steps: text comes as it is, an event is waited for, an exception is raised.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mp13.chat.conversation.diff import Diff
 from mp13.chat.conversation.remarks import Remark
-from mp13.chat.conversation.turn import AnswerDone, CommandResult, EngineReady, SessionEvent, TextDelta, Turn
+from mp13.chat.conversation.session import ChatSession
+from mp13.chat.conversation.store import ConversationStore
+from mp13.chat.conversation.tree import Conversation
+from mp13.chat.conversation.turn import AnswerDone, EngineReady, SessionEvent, TextDelta, Turn
 from mp13.chat.settings.schema import Settings
 from mp13.errors import AdapterError
 from mp13.library.adapters import AdapterOnDisk
 from mp13.mix import parse_mix
-from mp13.service.schema import AdapterInfo, EngineInfo, Metrics
-from tests.fakes.fake_store import FakeStore
+from mp13.service.schema import AdapterInfo, CountReport, EngineInfo, Metrics
 
 ENGINE = EngineInfo(
     model="/data/models/smollm2-135m-instruct",
@@ -42,8 +46,73 @@ ADAPTERS = (
 Step = str | asyncio.Event | Exception | SessionEvent
 
 
-class FakeSession:
-    """`answers` are played one a prompt, then their last again; `load` is what `start` does."""
+class FakeAsking:
+    """Plays the script into the conversation."""
+
+    def __init__(self, session: "FakeSession", answers: Sequence[Sequence[Step]]) -> None:
+        self.warming: str | None = None
+        self.loads: list[tuple[str, ...]] = []
+        self._session = session
+        self._answers = list(answers)
+
+    async def write(
+        self,
+        settings: Settings,
+        conversation: Conversation,
+        mixes: tuple[str, ...],
+        continued: Turn | None = None,
+        drops_oldest: bool = False,
+    ) -> AsyncGenerator[SessionEvent]:
+        """Each mix plays an answer of the script, a step of each in turn."""
+        prompt = conversation.asked[-1]
+        self._session.asked += [(mix, prompt.text) for mix in mixes]
+        if drops_oldest:
+            conversation.skip(1)
+        scripts = [_play(self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]) for _ in mixes]
+        said = [continued.text if continued else "" for _ in mixes]
+        began, open_places = time.time(), set(range(len(mixes)))
+
+        def turn(place: int) -> Turn:
+            at = began + place * 1e-6
+            return replace(answer(said[place], mixes[place]), parent_id=prompt.id, created_at=at)
+
+        try:
+            while open_places:
+                for place in sorted(open_places):
+                    event = await anext(scripts[place], None)
+                    if event is None:
+                        open_places.discard(place)
+                        conversation.answer(turn(place), place)
+                        yield AnswerDone(turn(place), place)
+                    elif isinstance(event, TextDelta):
+                        said[place] += event.text
+                        yield TextDelta(event.text, place)
+                    else:
+                        yield event
+        finally:
+            for place in sorted(open_places):
+                if said[place]:
+                    conversation.answer(replace(turn(place), finish_reason="abort", metrics=None), place)
+
+    async def load(self, settings: Settings, mixes: Sequence[str], fresh: bool) -> None:
+        self.loads.append(tuple(mixes))
+
+    async def prefill(self, settings: Settings, conversation: Conversation, mix: str, system: str | None) -> None:
+        pass
+
+    async def diff(self, settings: Settings, asked: list[Turn], answer: Turn, other: str) -> Diff:
+        return self._session.next_diff
+
+    async def count(self, turns: list[Turn], prompt: Turn) -> CountReport:
+        words = sum(len(turn.text.split()) for turn in [*turns, prompt])
+        return CountReport(prompt_tokens=words, context_limit=ENGINE.max_model_len)
+
+
+class FakeSession(ChatSession):
+    """`answers` are played one a prompt, then their last again; `load` is what `start` does. The tree, the store (where
+    one is given) and the commands are the real ones."""
+
+    remarks: list[Remark] = []  # type: ignore[assignment]  # set by tests
 
     def __init__(
         self,
@@ -51,85 +120,29 @@ class FakeSession:
         load: Sequence[Step] = (EngineReady(ENGINE),),
         turns: Sequence[Turn] = (),
         mix: str = "base",
-        store: FakeStore | None = None,
+        store: ConversationStore | None = None,
     ) -> None:
-        self.settings = Settings()
+        super().__init__(Settings(), store)
         self.mix = mix
-        self.system: str | None = None
-        self.turns = list(turns)
-        self.engine: EngineInfo | None = None
-        self.adapters: list[AdapterInfo] = []
-        self.store = store
-        self.conversation_id = "0" * 32
-        self.warming: str | None = None
-        self.remarks: list[Remark] = []
-        self.answers: list[Turn] = []
         self.next_diff = Diff("pirate", "base", ())
         self.asked: list[tuple[str, str]] = []  # (mix, text)
         self.closed = False
-        self._answers = list(answers) or [["Hello."]]
+        self._asking = FakeAsking(self, list(answers) or [["Hello."]])  # type: ignore[assignment]
         self._load = load
+        for turn in turns:
+            parent = self.turns[-1].id if self.turns else None
+            self._conversation.ask(replace(turn, parent_id=parent))
+        self._conversation._done.clear()
+
+    def script(self, *answers: Sequence[Step]) -> None:
+        """Play these from the next prompt on."""
+        self._asking._answers = list(answers)  # type: ignore[attr-defined]
 
     async def start(self) -> AsyncGenerator[SessionEvent]:
         async for event in _play(self._load):
             if isinstance(event, EngineReady):
-                self.engine = event.info
+                self._connection.engine = event.info
             yield event
-
-    async def ask(self, text: str) -> AsyncGenerator[SessionEvent]:
-        steps = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        mix, said, whole = self.mix, "", False
-        self.asked.append((mix, text))
-        self.turns.append(Turn("user", text, mix))
-        try:
-            async for event in _play(steps):
-                said += event.text if isinstance(event, TextDelta) else ""
-                yield event
-            whole = True
-        finally:
-            if whole:
-                self.turns.append(answer(said, mix))
-            elif said:
-                self.turns.append(Turn("assistant", said, mix, finish_reason="abort"))
-            self.answers = [self.turns[-1]] if said or whole else []
-        yield AnswerDone(self.turns[-1])
-
-    async def compare(self, mixes: Sequence[str], text: str | None = None) -> AsyncGenerator[SessionEvent]:
-        """Each mix plays an answer of the script, a step of each in turn."""
-        scripts = [_play(self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]) for _ in mixes]
-        said = ["" for _ in mixes]
-        if text is not None:
-            self.turns.append(Turn("user", text, self.mix))
-        self.answers = []
-        try:
-            while any(script is not None for script in scripts):
-                for index, script in enumerate(scripts):
-                    event = None if script is None else await anext(script, None)
-                    if isinstance(event, TextDelta):
-                        said[index] += event.text
-                        yield TextDelta(event.text, index)
-                    elif script is not None:
-                        scripts[index] = None
-                        self.answers.append(answer(said[index], mixes[index]))
-                        yield AnswerDone(self.answers[-1], index)
-        finally:
-            whole = {turn.mix for turn in self.answers}
-            for mix, text_so_far in zip(mixes, said, strict=True):
-                if text_so_far and mix not in whole:
-                    self.answers.append(Turn("assistant", text_so_far, mix, finish_reason="abort"))
-            self.turns += self.answers[:1]
-
-    def keep(self, which: str) -> Turn:
-        self.turns[-1] = next(turn for turn in self.answers if turn.mix == which)
-        return self.turns[-1]
-
-    async def diff(self, other: str | None = None) -> Diff:
-        return self.next_diff
-
-    async def command(self, line: str) -> CommandResult:
-        from mp13.chat.commands.table import run_command
-
-        return await run_command(self, line)  # type: ignore[arg-type]
 
     async def set_mix(self, text: str) -> str:
         mix, known = parse_mix(text), {adapter.name: adapter for adapter in ADAPTERS}
@@ -138,26 +151,16 @@ class FakeSession:
                 raise AdapterError(f"there is no adapter {name!r} in /data/adapters; there: json, pirate, wide")
             if (unfit := known[name].unfit) is not None:
                 raise AdapterError(f"adapter {name!r} cannot be used: {unfit}")
-        self.adapters = [AdapterInfo(name, "0" * 64, "lora", 16, (), 1) for name in mix.names]
+        self._connection.adapters = [AdapterInfo(name, "0" * 64, "lora", 16, (), 1) for name in mix.names]
         self.mix = str(mix)
         return self.mix
-
-    def set_system(self, text: str | None) -> None:
-        self.system = text
-
-    def new(self) -> None:
-        self.turns = []
-        self.conversation_id = "n" * 32
-
-    def resume(self, wanted: str) -> None:
-        self.conversation_id = wanted
-        self.turns = [Turn("user", f"the prompt of {wanted}", self.mix), answer("What was answered.", self.mix)]
 
     def available_adapters(self) -> list[AdapterOnDisk]:
         return list(ADAPTERS)
 
     async def close(self) -> None:
         self.closed = True
+        await super().close()
 
 
 def answer(text: str, mix: str = "base") -> Turn:

@@ -246,7 +246,7 @@ def test_a_comparison_as_json_is_one_object_an_answer_in_the_order_of_the_mixes(
     with ConversationStore() as store:
         path = store.turns(store.find("latest"))
         assert [turn.mix for turn in path] == ["base", "pirate"]
-        assert len(store.answers(path[0].id)) == 2
+        assert [turn.mix for turn in store.tree(store.find("latest")).turns[1:]] == ["pirate", "base"]
 
 
 def test_what_came_of_a_comparison_that_fails_is_printed(run: Run, host: FakeHost) -> None:

@@ -15,9 +15,11 @@ from mp13.service.client import EngineClient
 from mp13.service.schema import (
     AdaptersEvent,
     CompareRequest,
+    CountRequest,
     EngineEvent,
     FailedEvent,
     FinishEvent,
+    GenerateRequest,
     LoadEvent,
     Message,
     PrefillRequest,
@@ -150,6 +152,31 @@ async def test_what_writes_an_answer_is_known_before_its_end_and_its_end_says_th
     assert events[0].provenance == events[-1].provenance
     assert events[0].provenance.template_from == "templated"
     assert events[0].provenance.seed is not None
+
+
+async def test_a_prompt_is_counted_before_it_is_sent_also_while_an_answer_runs(chats: Chats) -> None:
+    client = await ready(chats)
+    running = client.generate(asking("count 1000", max_tokens=1000))
+    async with aclosing(running):
+        await anext(running)
+        report = await client.count(CountRequest(messages=said("three words here")))
+    assert (report.prompt_tokens, report.context_limit) == (7, 512)
+    with pytest.raises(MixError, match="'nobody' is not loaded"):
+        await client.count(CountRequest(messages=said("hi"), adapters="nobody"))
+
+
+async def test_an_answer_that_was_cut_off_goes_on(chats: Chats) -> None:
+    client = await ready(chats)
+    cut = await answer(client, "well met", max_tokens=2)
+    begun = Message(role="assistant", content=cut.text, token_ids=tuple(cut.token_ids))
+    events = [event async for event in client.generate(GenerateRequest(messages=(*said("well met"), begun)))]
+    *_, end = events
+    assert isinstance(end, FinishEvent)
+    assert ["".join(event.text for event in events if isinstance(event, TokenEvent)), end.text] == [
+        " met",
+        "echo: well met",
+    ]
+    assert (end.token_ids, end.provenance.continued_at, end.metrics.generated_tokens) == ([1, 2, 3, 0], 2, 1)
 
 
 async def test_the_kv_policy_is_that_of_the_request_else_that_of_the_engine(chats: Chats) -> None:

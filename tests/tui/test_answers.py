@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from mp13.chat.conversation.ask import Ask
 from mp13.chat.conversation.turn import EngineFailed, EngineReady, LoadProgress, SessionEvent
 from mp13.chat.tui.widgets.turns import Answer, Question
 from mp13.errors import ContextError, ModelError, Mp13Error
@@ -163,14 +164,14 @@ class TestStopping:
 
     async def test_esc_between_the_last_word_and_the_end_changes_nothing(self) -> None:
         session = FakeSession()
-        ask = session.ask
+        answer = session.answer
 
-        async def slow_to_end(text: str) -> AsyncIterator[SessionEvent]:
-            async for event in ask(text):
+        async def slow_to_end(ask: Ask) -> AsyncIterator[SessionEvent]:
+            async for event in answer(ask):
                 yield event
             await asyncio.Event().wait()
 
-        session.ask = slow_to_end  # type: ignore[method-assign, assignment]
+        session.answer = slow_to_end  # type: ignore[method-assign, assignment]
         async with chatting(session) as chat:
             await chat.send("go")
             await chat.sees("Hello.", "38 tok/s", "esc Stop")

@@ -58,7 +58,7 @@ class TestCommands:
 
 class TestKeys:
     async def test_help_lists_keys_commands_and_the_engine(self) -> None:
-        async with chatting(FakeSession(), size=(80, 60)) as chat:
+        async with chatting(FakeSession(), size=(80, 84)) as chat:
             await chat.press("f1")
             await chat.sees("Ctrl+O, F2", "/system", "llama, native, bfloat16 on cpu", "attention sdpa: no GPU")
             await chat.press("escape")

@@ -69,7 +69,7 @@ class TestDialogs:
             assert chat.picture() == picture
 
     async def test_help(self, picture: SnapshotAssertion) -> None:
-        async with chatting(FakeSession(), size=(80, 56)) as chat:
+        async with chatting(FakeSession(), size=(80, 80)) as chat:
             await chat.press("f1")
             await chat.sees("attention sdpa")
             assert chat.picture() == picture

@@ -89,7 +89,7 @@ class TestLongConversation:
     async def test_a_conversation_that_grows_keeps_few_rows_and_loses_none(self) -> None:
         async with chatting(FakeSession()) as chat:
             for number in range(LIMIT // 2 + 2):
-                chat.session._answers = [[f"answer {number}"]]
+                chat.session.script([f"answer {number}"])
                 await chat.say("go")
             assert len(chat.transcript.rows) <= LIMIT
             while 0 not in numbers(chat):

@@ -7,8 +7,8 @@ import pytest
 import pytest_asyncio
 
 from mp13.chat.commands.table import COMMANDS, complete, is_command, prompt_of
+from mp13.chat.conversation.ask import Ask
 from mp13.chat.conversation.session import ChatSession
-from mp13.chat.conversation.turn import Comparison
 from mp13.chat.settings.load import load_settings
 from mp13.chat.settings.schema import Settings
 from mp13.errors import AdapterError, ConfigError, MixError, ModelError, Mp13Error
@@ -148,8 +148,8 @@ async def test_completion_offers_what_can_follow(session: ChatSession, line: str
 
 
 async def test_compare_says_what_is_to_be_played_and_keep_lists_and_chooses(session: ChatSession) -> None:
-    asked = (await session.command("/compare base pirate:0.50 hello there")).comparison
-    assert asked == Comparison(("base", "pirate:0.50"), "hello there")
+    asked = (await session.command("/compare base pirate:0.50 hello there")).ask
+    assert asked == Ask("hello there", ("base", "pirate:0.50"))
     assert (await session.command("/keep")).message == "there is no answer yet"
     async for _ in session.compare(asked.mixes, asked.text):
         pass

@@ -3,7 +3,7 @@
 import pytest
 
 from mp13.chat.commands.comparing import comparison_of
-from mp13.chat.conversation.turn import Comparison
+from mp13.chat.conversation.ask import Ask
 from mp13.errors import ConfigError
 
 NAMES = ("base", "pirate", "json")
@@ -21,7 +21,7 @@ NAMES = ("base", "pirate", "json")
     ],
 )
 def test_the_words_that_are_mixes_answer_the_rest(argument: str, mixes: tuple[str, ...], text: str | None) -> None:
-    assert comparison_of(argument, NAMES) == Comparison(mixes, text)
+    assert comparison_of(argument, NAMES) == Ask(text, mixes)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ class TestCompare:
         host.answers = [["old"], ["new base"], ["new pirate"]]
         await ask(session)
         await compare(session, "base", "pirate", text=None)
-        assert [turn.text for turn in session.answers] == ["new base", "new pirate", "old"]
+        assert [turn.text for turn in session.answers] == ["old", "new base", "new pirate"]
         assert [turn.text for turn in session.turns] == ["hi", "new base"]
         assert [message.content for message in host.comparisons[0].messages] == ["hi"]
 
@@ -85,14 +85,14 @@ class TestCompare:
     ) -> None:
         host.answers = [["of base"], ["of pirate"]]
         await compare(session, "base", "pirate")
-        assert session.keep("2").text == "of pirate"
+        assert session.tree.keep("2").text == "of pirate"
         again = reopened(session, host)
         assert [turn.text for turn in again.turns] == ["hi", "of pirate"]
         listed = (await again.command("/keep")).message.splitlines()
         assert [line for line in listed if "(kept)" in line] == ["2  pirate  (kept)  of pirate"]
-        assert again.keep("base").text == "of base"
+        assert again.tree.keep("base").text == "of base"
         assert [turn.text for turn in reopened(session, host).turns] == ["hi", "of base"]
-        session.keep("pirate")
+        session.tree.keep("pirate")
         await ask(session, "go on")
         assert [message.content for message in host.requests[-1].messages] == ["hi", "of pirate", "go on"]
         assert [turn.text for turn in reopened(session, host).turns] == ["hi", "of pirate", "go on", "an answer"]
@@ -100,11 +100,11 @@ class TestCompare:
 
     async def test_what_cannot_be_kept_is_refused(self, session: ChatSession) -> None:
         with pytest.raises(ConfigError, match=r"no answer '1'.*there: none"):
-            session.keep("1")
+            session.tree.keep("1")
         await compare(session, "base", "pirate")
         for which in ("0", "3", "json", "²", "nonsense!"):
             with pytest.raises(ConfigError, match=r"there: 1 \(base\), 2 \(pirate\)"):
-                session.keep(which)
+                session.tree.keep(which)
         assert session.turns[-1].mix == "base"
 
     @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ class TestCompare:
     ) -> None:
         with pytest.raises(error, match=sentence):
             await compare(session, *mixes)
-        with pytest.raises(ConfigError, match="no prompt to compare"):
+        with pytest.raises(ConfigError, match="no prompt to answer"):
             await compare(session, "base", "pirate", text=None)
         assert session.turns == []
 

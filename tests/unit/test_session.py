@@ -14,6 +14,7 @@ from mp13.chat.conversation.session import ChatSession
 from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.turn import (
     AnswerDone,
+    Asked,
     EngineFailed,
     EngineReady,
     LoadProgress,
@@ -168,7 +169,8 @@ async def test_an_answer_streams_and_is_kept_with_what_produced_it(chats: Chats)
     make_adapter("pirate")
     session = chats.open(adapter="pirate:0.5")
     events = await events_of(session, "hi")
-    assert [type(event) for event in events] == [LoadProgress, EngineReady, TextDelta, TextDelta, AnswerDone]
+    kinds = [Asked, LoadProgress, EngineReady, TextDelta, TextDelta, AnswerDone]
+    assert [type(event) for event in events] == kinds
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "an answer"
     prompt, answer = session.turns
     assert (prompt.text, prompt.mix, answer.parent_id) == ("hi", "pirate:0.5", prompt.id)
@@ -293,7 +295,7 @@ async def test_an_engine_that_died_unseen_is_restarted_with_its_adapters(chats: 
     await ask(session, "one")
     chats.host.answers = [[EngineGone("gone")]]
     events = await events_of(session, "two")
-    assert [type(event) for event in events[:2]] == [LoadProgress, EngineReady]
+    assert [type(event) for event in events[:3]] == [Asked, LoadProgress, EngineReady]
     assert [turn.text for turn in session.turns] == ["one", "an answer", "two", "an answer"]
     assert [client.loads[0][0] for client in chats.host.clients] == ["pirate", "pirate"]
     assert chats.host.clients[0].closed

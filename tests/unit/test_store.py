@@ -75,18 +75,31 @@ def test_an_answer_beside_the_kept_one_is_stored_and_the_path_goes_around_it(sto
     store.add("one", kept)
     store.add("one", beside, kept=False)
     assert store.turns("one") == [prompt, kept]
-    assert store.answers(prompt.id) == [kept, beside]
-    store.keep("one", beside.id)
+    assert store.tree("one").turns == [prompt, kept, beside]
+    store.move("one", beside.id)
     leaf = Turn("user", "leaf", "base", parent_id=beside.id)
     store.add("one", leaf)
     assert ConversationStore().turns("one") == [prompt, beside, leaf]
     with pytest.raises(Mp13Error, match="cannot be used"):
-        store.keep("one", "nobody")
+        store.move("one", "nobody")
+
+
+def _as_schema_2(store: ConversationStore) -> None:
+    """Two versions before this one."""
+    store._db.execute("PRAGMA foreign_keys = OFF")
+    store._db.execute("DROP INDEX turns_of_parent")
+    for table, columns in (
+        ("conversations", ("title", "archived_at", "deleted_at")),
+        ("turns", ("skipped", "pin", "deleted_at")),
+    ):
+        for column in columns:
+            store._db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
 
 
 def _as_schema_1(store: ConversationStore) -> None:
     """What the version before this one left behind."""
     store._db.execute("PRAGMA foreign_keys = OFF")
+    _as_schema_2(store)
     store._db.execute("ALTER TABLE conversations DROP COLUMN head")
     store._db.execute("PRAGMA user_version = 1")
     store.close()
@@ -116,9 +129,9 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(monkeypatch: pytest.Mo
     store = ConversationStore()
     store.add("one", Turn("user", "kept", "base"))
     _as_schema_1(store)
-    broken = store_schema._FROM_1 + "UPDATE nowhere SET x = 1;\n"
+    broken = {**store_schema._MIGRATIONS, 2: store_schema._MIGRATIONS[2] + "UPDATE nowhere SET x = 1;\n"}
     with monkeypatch.context() as patch, pytest.raises(Mp13Error, match="no such table"):
-        patch.setattr(store_schema, "_FROM_1", broken)
+        patch.setattr(store_schema, "_MIGRATIONS", broken)
         ConversationStore()
     with ConversationStore() as migrated:
         assert [turn.text for turn in migrated.turns("one")] == ["kept"]
@@ -248,7 +261,7 @@ def test_text_is_found_by_its_words(store: ConversationStore) -> None:
     store.add("one", prompt)
     store.add("one", answer_to(prompt, "To the north."))
     store.add("two", Turn("user", "a stream of words", "base"))
-    assert [turn.text for turn in store.search("gulf STREAM")] == [prompt.text]
-    assert {turn.text for turn in store.search("stream")} == {prompt.text, "a stream of words"}
+    assert [hit.turn_id for hit in store.search("gulf STREAM")] == [prompt.id]
+    assert {hit.role for hit in store.search("str")} == {"user", "assistant"}
     assert store.search('no" OR "such') == []
     assert store.search("  ") == []

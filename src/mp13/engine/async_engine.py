@@ -21,6 +21,7 @@ from mp13.engine.models.loader import check_model
 from mp13.engine.models.room import freed_on_failure
 from mp13.engine.request import (
     AdapterInfo,
+    CountReport,
     ErrorEvent,
     Event,
     FinishEvent,
@@ -100,6 +101,8 @@ class AsyncEngine:
     ) -> AsyncIterator[TokenEvent | FinishEvent]:
         """Answer one prompt. Leaving the iterator early aborts the request. `kv_policy` None is the engine's.
 
+        Messages that end with an answer ask for more of it: token events bring what is new, the end the whole answer.
+
         Raises:
             MixError, ContextError, ConfigError: the request cannot run. Any other error is the engine's own.
         """
@@ -176,6 +179,14 @@ class AsyncEngine:
             async for _, event in events:
                 scores = event.scores
         return await self._call(lambda: scored_answer(tokenizer, token_ids, start, scores))
+
+    async def count(self, prompt: AnyPrompt, adapters: str | None = None) -> CountReport:
+        """How long the prompt is that `generate` would make of this. No running answer waits for it, nor it for one.
+
+        Raises:
+            MixError, ConfigError: the mix or the prompt cannot be used. That it does not fit is no error here.
+        """
+        return await asyncio.to_thread(self._core.count, engine_prompt(prompt), adapters)
 
     def output_so_far(self, request_id: str) -> RequestOutput | None:
         """A running answer as it stands; None for an id that is not, or no longer, known. May be asked at any time."""

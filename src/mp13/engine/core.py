@@ -4,15 +4,14 @@ Not thread-safe: whoever holds it calls it from one thread.
 """
 
 import os
-import random
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import get_args
 
 from mp13.engine.adapters.manager import AdapterManager, merge_members
+from mp13.engine.admission import Admission, Running
 from mp13.engine.config import EngineConfig
 from mp13.engine.description import describe
 from mp13.engine.effect import EffectCheck
@@ -20,16 +19,16 @@ from mp13.engine.execution.model_runner import ModelRunner, Sampled
 from mp13.engine.execution.sizing import give_cache
 from mp13.engine.models.loader import load_model
 from mp13.engine.models.room import is_out_of_memory, readable
-from mp13.engine.prompts import Prompt, PromptReader, ends_with_answer
+from mp13.engine.prompts import Prompt, PromptReader
 from mp13.engine.request import (
     AdapterInfo,
+    CountReport,
     ErrorEvent,
     Event,
     FinishEvent,
     FinishReason,
     KVPolicy,
     OnProgress,
-    Prompting,
     RequestOutput,
     SamplingParams,
     TokenEvent,
@@ -38,16 +37,7 @@ from mp13.engine.scheduling.block_pool import BlockPool
 from mp13.engine.scheduling.scheduler import Scheduler
 from mp13.engine.scheduling.sequence import Sequence
 from mp13.engine.scoring import ScoreGroup, Scoring
-from mp13.engine.text.answer import Answer
 from mp13.errors import ConfigError, ModelError
-
-
-@dataclass
-class _Running:
-    seq: Sequence
-    answer: Answer
-    members: tuple[tuple[str, str, float], ...]  # name, digest, weight
-    prompting: Prompting | None
 
 
 class EngineCore:
@@ -89,8 +79,8 @@ class EngineCore:
         self.scoring = Scoring(self.runner, self.adapters, self.vocab_size)
         self.effects = EffectCheck(self.runner, self.adapters, self.vocab_size)
         self.info = describe(config, loaded, self.max_model_len, num_blocks)
-        self._running: dict[str, _Running] = {}
-        self._seeds = random.Random(config.seed)
+        self.admission = Admission(config, self.adapters, self.prompts, self.max_model_len, self.info.eos_token_ids)
+        self._running: dict[str, Running] = {}
         self._ids = count()
 
     def add(
@@ -104,7 +94,9 @@ class EngineCore:
         """Queue a request; returns its id.
 
         Args:
-            prompt: text (special tokens are added), token ids, or messages for the model's chat template.
+            prompt: text (special tokens are added), token ids, or messages for the model's chat template. Messages that
+                end with an answer ask for more of it: its tokens follow on its own (`ChatMessage.token_ids`), the
+                output is all of it.
             mix: which adapters answer; None is the base.
             kv_policy: whether cache blocks that another mix computed may be used; None is the configured policy.
 
@@ -143,37 +135,24 @@ class EngineCore:
         generates: bool = True,
         background: bool = False,
     ) -> str:
-        resolved, members = self.adapters.resolve(mix or "base")
-        text = self.prompts.text_of(members)
-        is_past = not generates and ends_with_answer(prompt)
-        token_ids, prompting = self.prompts.token_ids(prompt, text, self.max_model_len, is_past=is_past)
         request_id = request_id or f"request-{next(self._ids)}"
         if request_id in self._running:
             raise ConfigError(f"request id {request_id!r} is already running; give another")
-        policy = kv_policy or self.config.kv_policy
-        if policy not in get_args(KVPolicy):
-            raise ConfigError(f"kv_policy = {policy!r} cannot be used; give one of {', '.join(get_args(KVPolicy))}")
-        adapters = merge_members(members)
-        eos_token_ids = frozenset() if params.ignore_eos else self.info.eos_token_ids | text.eos_token_ids
-        seq = Sequence(
-            request_id,
-            token_ids,
-            params,
-            adapters,
-            seed=self._seeds.getrandbits(63) if params.seed is None else params.seed,
-            max_len=self.max_model_len,
-            # What was invoked in the past counts no more: the next prompt's own invocation comes behind it.
-            active_from=self.adapters.active_from(adapters, [] if is_past else token_ids),
-            kv_policy=policy,
-            is_background=background,
-            generates=generates,
-            ending=eos_token_ids | frozenset(params.stop_token_ids),
+        running = self.admission.admit(
+            request_id, prompt, params, mix, kv_policy, generates=generates, background=background
         )
-        answer = Answer(text.tokenizer, params, seq.ending, str(resolved), time.perf_counter())
-        self._running[request_id] = _Running(seq, answer, members, prompting)
-        self.adapters.retain(seq.adapters)
-        self.scheduler.add(seq)
+        self._running[request_id] = running
+        self.adapters.retain(running.seq.adapters)
+        self.scheduler.add(running.seq)
         return request_id
+
+    def count(self, prompt: Prompt, mix: str | None = None) -> CountReport:
+        """How long the prompt is that `add` would make of this. Any thread may ask, at any time.
+
+        Raises:
+            MixError, ConfigError: the mix or the prompt cannot be used. That it does not fit is no error here.
+        """
+        return self.admission.count(prompt, mix)
 
     def compare(
         self, prompt: Prompt, params: SamplingParams, mixes: Iterable[str], kv_policy: KVPolicy | None = None
@@ -183,7 +162,7 @@ class EngineCore:
         Without a seed in the parameters one is drawn for all, so that what differs is the mixes' doing.
         """
         if params.seed is None:
-            params = replace(params, seed=self._seeds.getrandbits(63))
+            params = replace(params, seed=self.admission.next_seed())
         added: list[str] = []
         try:
             for mix in mixes:
@@ -211,7 +190,7 @@ class EngineCore:
     def output_so_far(self, request_id: str) -> RequestOutput | None:
         """A running answer as it stands; None for any other id. Changes nothing, so that any thread may ask."""
         running = self._running.get(request_id)
-        return None if running is None else replace(self._output(running, "length"), finish_reason="abort")
+        return None if running is None else replace(running.output("length"), finish_reason="abort")
 
     def abort(self, request_id: str) -> list[Event]:
         """End a request now; everything it held is free. An unknown or finished id is ignored."""
@@ -279,13 +258,9 @@ class EngineCore:
 
     def _finish(self, request_id: str, reason: FinishReason) -> list[Event]:
         running = self._running[request_id]
-        output = self._output(running, reason)
+        output = running.output(reason)
         self._remove(running.seq)
         return [FinishEvent(request_id, output)]
-
-    def _output(self, running: _Running, reason: FinishReason) -> RequestOutput:
-        output = running.answer.output(running.seq, reason)
-        return replace(output, members=running.members, prompting=running.prompting)
 
     def _fail(self, seq: Sequence, error: Exception) -> list[Event]:
         self.pool.retract(seq)  # it may have met numbers that are not finite, and who keeps the cache would find them

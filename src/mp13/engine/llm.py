@@ -12,6 +12,7 @@ from mp13.engine.models.room import freed_on_failure
 from mp13.engine.prompts import Prompt
 from mp13.engine.request import (
     AdapterInfo,
+    CountReport,
     ErrorEvent,
     Event,
     FinishEvent,
@@ -100,7 +101,11 @@ class LLM:
         on_token: OnToken | None = None,
         kv_policy: KVPolicy | None = None,
     ) -> list[RequestOutput]:
-        """Answer conversations: lists of {"role", "content"} and, for earlier answers, "token_ids"."""
+        """Answer conversations: lists of {"role", "content"} and, for earlier answers, "token_ids".
+
+        One that ends with an answer asks for more of it. The output is the whole answer, `continued_at` says how many
+        of its tokens were there before, and at one seed it is the answer that would have come without the cut.
+        """
         prompts = [to_messages(messages) for messages in message_lists]
         return self._run(prompts, params, adapters, on_token, kv_policy)
 
@@ -128,6 +133,10 @@ class LLM:
         starts = _one_each("start", start, int, len(id_lists))
         jobs = [(ids, list(mixes), first) for ids, first in zip(id_lists, starts, strict=True)]
         return [[list(scores) for scores in per_mix] for per_mix in self._score(jobs)]
+
+    def count(self, prompt: AnyPrompt, adapters: str | None = None) -> CountReport:
+        """How long the prompt is that `generate` or `chat` would make of this, whether it fits or not."""
+        return self._core.count(engine_prompt(prompt), adapters)
 
     def prefill(self, prompt: AnyPrompt, adapters: str | None = None, kv_policy: KVPolicy | None = None) -> Metrics:
         """Compute and cache what an answer to `prompt` would begin with: a text, token ids, or messages. Messages that

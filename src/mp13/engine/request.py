@@ -20,7 +20,8 @@ class SamplingParams:
     `temperature` 0 is greedy. `top_k` 0 keeps every token. Filters apply in the order temperature, top_k,
     top_p, min_p. `stop` strings end the answer and are left out of its text; `stop_token_ids` end it like EOS.
     Until `min_tokens` tokens are out, neither EOS nor a stop ends it. With a `seed`, the answer depends on
-    nothing but the prompt, the weights and these parameters.
+    nothing but the prompt, the weights and these parameters. Where an answer goes on that was cut off, `max_tokens`
+    counts the new tokens, and everything else the whole answer.
 
     Penalties come before all that: `repetition_penalty` divides what speaks for a token that stands in the prompt or
     the answer (Keskar et al. 2019); `presence_penalty` is taken off once, `frequency_penalty` for each time that it
@@ -80,11 +81,19 @@ _RULES: dict[str, tuple[type | tuple[type, ...], Callable[[Any], bool], str]] = 
 class Metrics:
     """What a request cost: token counts, seconds to the first token, tokens per second after it."""
 
-    prompt_tokens: int
+    prompt_tokens: int  # all that were given, those of an answer that goes on included
     cached_tokens: int  # prompt tokens whose KV entries were found in the cache
     generated_tokens: int
     ttft_s: float
     tokens_per_s: float
+
+
+@dataclass(frozen=True)
+class CountReport:
+    """How long a prompt is. It must be shorter than the context, which holds prompt and answer."""
+
+    prompt_tokens: int
+    context_limit: int
 
 
 @dataclass(frozen=True)
@@ -128,9 +137,10 @@ class RequestOutput:
     metrics: Metrics
     seed: int  # what sampling depended on, drawn by the engine where the parameters name none
     members: tuple[tuple[str, str, float], ...] = ()  # the mix as it was loaded then: (name, digest, weight)
-    logprobs: tuple[TokenLogprob, ...] | None = None  # one a token, if the parameters ask for them
+    logprobs: tuple[TokenLogprob, ...] | None = None  # one a generated token, if the parameters ask for them
     kv_policy: KVPolicy = "exact"
     prompting: "Prompting | None" = None  # None where the prompt was not messages
+    continued_at: int = 0  # so many of the tokens were given with the request: an answer that went on
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from mp13.service.host import EngineHost
 from mp13.service.schema import (
     CheckRequest,
     CompareRequest,
+    CountRequest,
     FailedEvent,
     GenerateRequest,
     LoadAdapterRequest,
@@ -36,6 +37,7 @@ from mp13.service.schema import (
     ScoreRequest,
     adapter_infos,
     adapter_lists,
+    count_reports,
 )
 from mp13.service.streaming import LineStream, failure
 
@@ -67,6 +69,9 @@ class Service:
     async def score(self, request: Request) -> Response:
         return LineStream(self.host.score(await _body(request, ScoreRequest)))
 
+    async def count(self, request: Request) -> Response:
+        return _json(count_reports.dump_json(await self.host.count(await _body(request, CountRequest))))
+
     async def adapters(self, request: Request) -> Response:
         return _json(adapter_lists.dump_json(await self.host.adapters()))
 
@@ -95,6 +100,7 @@ def make_app(service: Service, token: str | None) -> ASGIApp:
             Route("/v1/mp13/compare", service.compare, methods=["POST"]),
             Route("/v1/mp13/prefill", service.prefill, methods=["POST"]),
             Route("/v1/mp13/score", service.score, methods=["POST"]),
+            Route("/v1/mp13/count", service.count, methods=["POST"]),
             Route("/v1/mp13/adapters", service.adapters, methods=["GET"]),
             Route("/v1/mp13/adapters", service.load_adapter, methods=["POST"]),
             Route("/v1/mp13/adapters/{name}", service.unload_adapter, methods=["DELETE"]),

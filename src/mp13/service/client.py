@@ -17,6 +17,8 @@ from mp13.service.schema import (
     AdapterInfo,
     CheckRequest,
     CompareRequest,
+    CountReport,
+    CountRequest,
     EngineConfig,
     EngineEvent,
     FailedEvent,
@@ -32,6 +34,7 @@ from mp13.service.schema import (
     adapter_infos,
     adapter_lists,
     answer_events,
+    count_reports,
     engine_events,
 )
 
@@ -95,6 +98,10 @@ class EngineClient:
     async def score(self, request: ScoreRequest) -> ScoreReport:
         """Cancelling this ends it."""
         return ScoreReport.model_validate_json(await self._call("POST", "/score", request))
+
+    async def count(self, request: CountRequest) -> CountReport:
+        """How long a prompt is, and what the context holds. No running answer waits for it, nor it for one."""
+        return count_reports.validate_json(await self._call("POST", "/count", request))
 
     async def adapters(self) -> list[AdapterInfo]:
         """The adapters that are loaded now."""

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from mp13.engine import request as engine_request
 from mp13.service.provenance import EngineDescription
-from mp13.service.schema import AdapterInfo, KVPolicy, SamplingParams, TokenScore
+from mp13.service.schema import AdapterInfo, CountReport, KVPolicy, SamplingParams, TokenScore
 
 Messages = list[dict[str, Any]]
 AnswerEvents = AsyncGenerator[engine_request.TokenEvent | engine_request.FinishEvent]
@@ -35,6 +35,7 @@ class Engine(Protocol):
     ) -> EngineEvents: ...
     def output_so_far(self, request_id: str) -> engine_request.RequestOutput | None: ...
     async def prefill(self, prompt: Messages, adapters: str) -> object: ...
+    async def count(self, prompt: Messages, adapters: str) -> CountReport: ...
     async def score_details(
         self, prompt: Messages | str | None, answer: list[int] | str, mixes: Sequence[str]
     ) -> Scored: ...

@@ -27,6 +27,8 @@ from mp13.service.schema import (
     AdaptersEvent,
     CheckRequest,
     CompareRequest,
+    CountReport,
+    CountRequest,
     Done,
     EngineEvent,
     EngineInfo,
@@ -120,6 +122,10 @@ class EngineHost:
             scores=tuple(map(tuple, scored.scores)),
             best_texts=tuple(map(tuple, scored.best_texts)),
         )
+
+    async def count(self, request: CountRequest) -> CountReport:
+        engine = await self._ready()
+        return await engine.count(_prompt(request.messages), request.adapters)
 
     async def adapters(self) -> list[AdapterInfo]:
         return (await self._ready()).adapters

@@ -57,6 +57,7 @@ def compose(
         no_effect=tuple(name for name, digest, _ in output.members if effects.get(digest, NO_EFFECT) < NO_EFFECT),
         sampling=sampling,
         seed=output.seed,
+        continued_at=output.continued_at,
         versions=_versions(),
     )
 

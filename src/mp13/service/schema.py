@@ -8,10 +8,20 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from mp13.engine.config import EngineConfig
-from mp13.engine.request import NO_EFFECT, AdapterInfo, FinishReason, KVPolicy, Metrics, SamplingParams, TokenScore
+from mp13.engine.request import (
+    NO_EFFECT,
+    AdapterInfo,
+    CountReport,
+    FinishReason,
+    KVPolicy,
+    Metrics,
+    SamplingParams,
+    TokenScore,
+)
 
 __all__ = [
-    "NO_EFFECT", "AdapterInfo", "EngineConfig", "FinishReason", "KVPolicy", "Metrics", "SamplingParams", "TokenScore",
+    "NO_EFFECT", "AdapterInfo", "CountReport", "EngineConfig", "FinishReason", "KVPolicy", "Metrics", "SamplingParams",
+    "TokenScore",
 ]  # fmt: skip
 
 
@@ -25,7 +35,12 @@ class Message(BaseModel):
 
 
 class GenerateRequest(BaseModel):
-    """Answer `messages` under the mix `adapters`."""
+    """Answer `messages` under the mix `adapters`.
+
+    Messages that end with an answer ask for more of it: what follows on its `token_ids`, or on its content where these
+    are missing or spell something else. With the answer's seed it is what would have come without the cut. `max_tokens`
+    counts the new tokens.
+    """
 
     model_config = ConfigDict(frozen=True)
     messages: tuple[Message, ...]
@@ -46,6 +61,14 @@ class CompareRequest(BaseModel):
 
 class PrefillRequest(BaseModel):
     """Compute `messages` under `adapters` while nobody else wants the engine, so that an answer to them starts warm."""
+
+    model_config = ConfigDict(frozen=True)
+    messages: tuple[Message, ...]
+    adapters: str = "base"
+
+
+class CountRequest(BaseModel):
+    """How long the prompt is that a `GenerateRequest` of these messages would make. The answer is a `CountReport`."""
 
     model_config = ConfigDict(frozen=True)
     messages: tuple[Message, ...]
@@ -116,6 +139,7 @@ class Provenance(BaseModel):
     no_effect: tuple[str, ...] = ()  # members that changed nothing measurable on a probe prompt
     sampling: SamplingParams
     seed: int | None
+    continued_at: int = 0  # so many of the answer's tokens are older: this request went on from there
     versions: dict[str, str]
 
 
@@ -182,6 +206,9 @@ class StartedEvent(BaseModel):
 
 
 class TokenEvent(BaseModel):
+    """A new token, and the text that is certain with it. Of an answer that goes on, that includes what was not certain
+    when it was cut: a character's first bytes, the beginning of a stop string."""
+
     type: Literal["token"] = "token"
     index: int = 0  # the place of the answer's mix among those compared
     token_id: int
@@ -189,7 +216,7 @@ class TokenEvent(BaseModel):
 
 
 class FinishEvent(BaseModel):
-    """The last line of an answer. `text` and `token_ids` are whole."""
+    """The last line of an answer. `text` and `token_ids` are whole, also where only the end of them is new."""
 
     type: Literal["finish"] = "finish"
     index: int = 0
@@ -206,4 +233,5 @@ AnswerEvent = Annotated[StartedEvent | TokenEvent | FinishEvent | FailedEvent, F
 adapter_infos: TypeAdapter[AdapterInfo] = TypeAdapter(AdapterInfo)
 adapter_lists: TypeAdapter[list[AdapterInfo]] = TypeAdapter(list[AdapterInfo])
 engine_events: TypeAdapter[EngineEvent] = TypeAdapter(EngineEvent)
+count_reports: TypeAdapter[CountReport] = TypeAdapter(CountReport)
 answer_events: TypeAdapter[AnswerEvent] = TypeAdapter(AnswerEvent)

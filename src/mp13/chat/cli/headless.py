@@ -10,11 +10,11 @@ from typing import TypeVar
 from mp13.chat.cli.outcome import complain
 from mp13.chat.cli.printer import Printer
 from mp13.chat.commands.table import is_command, prompt_of
+from mp13.chat.conversation.ask import Ask
 from mp13.chat.conversation.session import ChatSession
-from mp13.chat.conversation.turn import Comparison
+from mp13.chat.conversation.turn import Asked
 from mp13.chat.settings.model import STARTER_NAMES
 from mp13.errors import ConfigError, Mp13Error
-from mp13.mix import parse_mix
 
 T = TypeVar("T")
 
@@ -66,13 +66,13 @@ async def run_headless(session: ChatSession, lines: Iterable[Line], as_json: boo
 async def _do(session: ChatSession, line: Line, printer: Printer) -> bool:
     """Do one line; whether it says to end."""
     if not (line.where and is_command(line.text)):
-        await _answer(session, Comparison(line.mixes, prompt_of(line.text) if line.where else line.text), printer)
+        await _answer(session, Ask(prompt_of(line.text) if line.where else line.text, line.mixes), printer)
         return False
     result = await session.command(line.text)
     if result.message:
         complain(result.message)
-    if result.comparison is not None:
-        await _answer(session, result.comparison, printer)
+    if result.ask is not None:
+        await _answer(session, result.ask, printer)
     if result.diff is not None:
         printer.diff(result.diff)
     return result.quit
@@ -86,14 +86,13 @@ async def _placed(line: Line, work: Coroutine[None, None, T]) -> T:
         raise type(error)(f"{line.where}: {error}" if line.where else str(error)) from None
 
 
-async def _answer(session: ChatSession, asked: Comparison, printer: Printer) -> None:
-    """Answers of the mixes that are compared; without any, of the session's."""
-    before = {turn.id for turn in session.answers}
-    printer.begin([str(parse_mix(mix)) for mix in asked.mixes] or [session.mix])
-    answers = session.compare(asked.mixes, asked.text) if asked.mixes else session.ask(asked.text or "")
+async def _answer(session: ChatSession, ask: Ask, printer: Printer) -> None:
+    before: set[str] = set()
     try:
-        async with aclosing(answers) as events:
+        async with aclosing(session.answer(ask)) as events:
             async for event in events:
+                if isinstance(event, Asked):
+                    before = {turn.id for turn in session.answers}
                 printer.show(event)
     except (asyncio.CancelledError, Mp13Error):
         printer.cut_off(turn for turn in session.answers if turn.id not in before)

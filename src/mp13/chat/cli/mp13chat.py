@@ -114,6 +114,8 @@ def _headless(flags: dict[str, str], given: argparse.Namespace) -> None:
         raise ConfigError("-p and --script exclude each other; put the prompt into the script")
     if given.compare and given.script is not None:
         raise ConfigError("--compare is for a prompt of -p; write a line /compare MIX MIX TEXT into the script")
+    if len(given.compare) == 1:
+        raise ConfigError(f"--compare {given.compare[0]} is alone; give --compare two different mixes or more")
     settings = _load_settings(flags)
     if given.script is not None:
         lines = read_script(given.script)

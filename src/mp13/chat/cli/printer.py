@@ -13,6 +13,7 @@ from mp13.chat.conversation.diff import Diff
 from mp13.chat.conversation.remarks import Remark
 from mp13.chat.conversation.turn import (
     AnswerDone,
+    Asked,
     EngineFailed,
     EngineReady,
     LoadProgress,
@@ -56,6 +57,8 @@ class Printer:
             case EngineFailed(error):
                 self._progress.clear()
                 raise error
+            case Asked(_, mixes):
+                self.begin(mixes)
             case TextDelta(text, index):
                 self._held[index] += text
                 self._pour()

@@ -3,14 +3,14 @@
 import difflib
 from collections.abc import Sequence
 
-from mp13.chat.conversation.turn import Comparison
+from mp13.chat.conversation.ask import Ask
 from mp13.errors import ConfigError, MixError
 from mp13.mix import parse_mix
 
 END_OF_MIXES = "--"
 
 
-def comparison_of(argument: str, names: Sequence[str]) -> Comparison:
+def comparison_of(argument: str, names: Sequence[str]) -> Ask:
     """The leading words that are mixes of `names`, and the rest as text; `--` parts them where a text begins like one.
 
     Raises:
@@ -32,7 +32,7 @@ def comparison_of(argument: str, names: Sequence[str]) -> Comparison:
         word = rest.partition(" ")[0]
         found = f"{word!r} is none here" if word else f"only {mixes[0]} is named" if mixes else "none is named"
         raise ConfigError(f"/compare needs two mixes or more, then a text if it is new; {found}")
-    return Comparison(tuple(mixes), rest.strip() or None)
+    return Ask(rest.strip() or None, tuple(mixes))
 
 
 def _is_mix_of(word: str, names: Sequence[str]) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from mp13.chat.conversation.turn import Turn
-from mp13.service.schema import FinishEvent, Message, Provenance, StartedEvent, TokenEvent
+from mp13.service.schema import FinishEvent, FinishReason, Message, Metrics, Provenance, StartedEvent, TokenEvent
 
 
 @dataclass
@@ -12,9 +12,11 @@ class Writing:
     """An answer as it comes in."""
 
     mix: str
-    parent_id: str
+    prompt: Turn
+    created_at: float  # seconds since 1970; answers that began together are in the order of their mixes
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
+    given: int = 0  # tokens that were there before, of an answer that is continued
     provenance: Provenance | None = None
     end: FinishEvent | None = None
 
@@ -34,32 +36,48 @@ class Writing:
         """The answer, if it has ended."""
         if self.end is None:
             return None
-        return Turn(
-            "assistant", self.end.text, self.end.adapters, self.parent_id, None, tuple(self.end.token_ids),
-            self.end.finish_reason, self.end.provenance, self.end.metrics,
+        return self._turn(
+            self.end.text, self.end.adapters, self.end.token_ids, self.end.finish_reason, self.end.provenance,
+            self.end.metrics,
         )  # fmt: skip
 
     def cut_off(self) -> Turn | None:
         """The answer as far as it came; None when nothing did."""
-        if not self.token_ids:
+        if len(self.token_ids) == self.given:
             return None
+        return self._turn(self.text, self.mix, self.token_ids, "abort", self.provenance)
+
+    def _turn(
+        self, text: str, mix: str, ids: list[int], reason: FinishReason, provenance: Provenance | None,
+        metrics: Metrics | None = None,
+    ) -> Turn:  # fmt: skip
         return Turn(
-            "assistant", self.text, self.mix, self.parent_id, None, tuple(self.token_ids), "abort", self.provenance
-        )
+            "assistant", text, mix, self.prompt.id, None, tuple(ids), reason, provenance, metrics, self.prompt.skipped,
+            created_at=self.created_at,
+        )  # fmt: skip
 
 
-def history_of(turns: list[Turn], system: str | None) -> tuple[Message, ...]:
-    """What the model reads before a next prompt under this system prompt. Prompts that were never answered are left
-    out, since templates want user and assistant to alternate; so are answers of which no text came.
+def exchanges(turns: list[Turn]) -> list[tuple[Turn, Turn]]:
+    """The prompts of a path with their answers. Prompts that were never answered are left out, since templates want
+    user and assistant to alternate; so are answers of which no text came.
     """
+    pairs = pairwise(turns)
+    return [(p, a) for p, a in pairs if p.role == "user" and a.role == "assistant" and a.text]
+
+
+def history_of(turns: list[Turn], system: str | None, skipped: int) -> tuple[Message, ...]:
+    """What the model reads before a next prompt under this system prompt, the oldest `skipped` exchanges left out."""
     messages = [Message(role="system", content=system)] if system else []
-    for asked, answer in pairwise(turns):
-        if asked.role == "user" and answer.role == "assistant" and answer.text:
-            messages.append(Message(role="user", content=asked.text))
-            messages.append(Message(role="assistant", content=answer.text, token_ids=answer.token_ids))
+    for prompt, answer in exchanges(turns)[skipped:]:
+        messages.append(Message(role="user", content=prompt.text))
+        messages.append(Message(role="assistant", content=answer.text, token_ids=answer.token_ids))
     return tuple(messages)
 
 
-def messages_of(turns: list[Turn]) -> tuple[Message, ...]:
-    """What the model reads of a path that ends with a prompt."""
-    return (*history_of(turns, turns[-1].system), Message(role="user", content=turns[-1].text))
+def messages_of(turns: list[Turn], continued: Turn | None = None) -> tuple[Message, ...]:
+    """What the model reads of a path that ends with a prompt, and the answer to it that it is to continue."""
+    prompt = turns[-1]
+    history = (*history_of(turns, prompt.system, prompt.skipped), Message(role="user", content=prompt.text))
+    if continued is None:
+        return history
+    return (*history, Message(role="assistant", content=continued.text, token_ids=continued.token_ids))

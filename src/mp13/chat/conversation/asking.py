@@ -1,15 +1,16 @@
-"""What a conversation asks of its engine: answers, scores, prefills. Brings the engine up first where none runs.
+"""What a conversation asks of its engine: answers, scores, counts, prefills. Brings the engine up where none runs.
 
-It keeps nothing between two calls; what is asked, and when, is session.py's.
+It keeps nothing between two calls but what is being warmed up; what is asked, and when, is session.py's.
 """
 
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mp13.chat.conversation.answer import Writing, history_of, messages_of
+from mp13.chat.conversation.answer import Writing, exchanges, history_of, messages_of
 from mp13.chat.conversation.connection import EngineConnection
 from mp13.chat.conversation.diff import Diff, diff_of
 from mp13.chat.conversation.tree import Conversation
@@ -23,9 +24,12 @@ from mp13.chat.conversation.turn import (
     Turn,
 )
 from mp13.chat.settings.schema import Settings
+from mp13.errors import Mp13Error
 from mp13.mix import parse_mix
 from mp13.service.schema import (
     CompareRequest,
+    CountReport,
+    CountRequest,
     GenerateRequest,
     KVPolicy,
     Message,
@@ -39,23 +43,37 @@ if TYPE_CHECKING:
 
 
 class Asking:
-    def __init__(self, connection: EngineConnection) -> None:
+    """`warming` is the mix under which the history is being computed while nobody wants the engine."""
+
+    def __init__(self, connection: EngineConnection, changed: Callable[[], None]) -> None:
         self._connection = connection
+        self._changed = changed
+        self.warming: str | None = None
 
     async def write(
-        self, settings: Settings, conversation: Conversation, mixes: tuple[str, ...]
+        self,
+        settings: Settings,
+        conversation: Conversation,
+        mixes: tuple[str, ...],
+        continued: Turn | None = None,
+        drops_oldest: bool = False,
     ) -> AsyncGenerator[SessionEvent]:
-        """Answers of `mixes` to the last prompt, put into the conversation as they end, or as far as they came."""
+        """Answers of `mixes` to the last prompt, put into the conversation as they end, or as far as they came; see
+        `Ask` for the rest."""
         from mp13.service.client import EngineGone
 
-        asked, sampling = conversation.asked, _seeded(settings.sampling())
+        sampling = _sampling(settings, continued)
         for may_restart in (True, False):
-            writings = dict(enumerate(Writing(mix, asked[-1].id) for mix in mixes))
+            writings = _writings(conversation.asked[-1], mixes, continued)
             try:
                 async for progress in self._bring_up(settings):
                     yield progress
                 await self.load(settings, mixes, fresh=False)
-                client, messages = self._connection.client, messages_of(asked)
+                client = self._connection.client
+                if drops_oldest:
+                    await self._drop_oldest(conversation, mixes[0], sampling)
+                    writings = _writings(conversation.asked[-1], mixes, continued)
+                messages = messages_of(conversation.asked, continued)
                 async with aclosing(_events(client, messages, mixes, sampling, settings.kv_policy)) as events:
                     async for event in events:
                         if delta := writings[event.index].add(event):
@@ -67,13 +85,11 @@ class Asking:
                 return
             except EngineGone:
                 await self._connection.close()
-                nothing_came = len(writings) == len(mixes) and not any(w.token_ids for w in writings.values())
+                nothing_came = len(writings) == len(mixes) and all(w.cut_off() is None for w in writings.values())
                 if not (nothing_came and may_restart):
                     raise
             finally:
-                for index, writing in writings.items():
-                    if (turn := writing.cut_off()) is not None:
-                        conversation.answer(turn, index)
+                _keep_cut_off(conversation, writings)
 
     async def diff(self, settings: Settings, asked: list[Turn], answer: Turn, other: str) -> Diff:
         """The tokens of `answer` to the path `asked`, as its mix and `other` judge them."""
@@ -85,22 +101,50 @@ class Asking:
         report = await self._connection.client.score(request)
         return diff_of(report, *mixes, note=self._since(answer))
 
+    async def count(self, turns: list[Turn], prompt: Turn) -> CountReport:
+        """The tokens that the model would read to answer `prompt` after `turns`. Needs an engine that runs.
+
+        Raises:
+            Mp13Error: there is none, or an adapter of the mix cannot be loaded.
+        """
+        request = CountRequest(messages=messages_of([*turns, prompt]), adapters=prompt.mix)
+        return await self._connection.client.count(request)
+
     async def prefill(self, settings: Settings, conversation: Conversation, mix: str, system: str | None) -> None:
         """Compute the history under `mix`, then under the mixes that answered in it, while nobody wants the engine."""
-        history, engine = history_of(conversation.turns, system), self._connection.engine
+        engine, skipped = self._connection.engine, conversation.prompt.skipped if conversation.prompt else 0
+        history = history_of(conversation.turns, system, skipped)
         answered = [turn for turn in reversed([*conversation.turns, *conversation.answers]) if turn.metrics]
         if engine is None or not answered or answered[0].metrics is None:
             return
         tokens = answered[0].metrics.prompt_tokens + answered[0].metrics.generated_tokens
         fitting = max(1, engine.kv_cache_tokens // max(1, tokens))  # more would drive each other out of the cache
-        for warm in list(dict.fromkeys([mix, *(turn.mix for turn in answered)]))[:fitting]:
-            await self.load(settings, (warm,), fresh=False)
-            await self._connection.client.prefill(PrefillRequest(messages=history, adapters=warm))
+        try:
+            for warm in list(dict.fromkeys([mix, *(turn.mix for turn in answered)]))[:fitting]:
+                self._warm(warm)
+                await self.load(settings, (warm,), fresh=False)
+                await self._connection.client.prefill(PrefillRequest(messages=history, adapters=warm))
+        finally:
+            self._warm(None)
 
     async def load(self, settings: Settings, mixes: Sequence[str], fresh: bool) -> None:
         """See that the engine has all adapters of `mixes`; see `EngineConnection.load`."""
         names = dict.fromkeys(name for mix in mixes for name in parse_mix(mix).names)
         await self._connection.load(list(names), settings.adapter_folders, fresh)
+
+    async def _drop_oldest(self, conversation: Conversation, mix: str, sampling: SamplingParams) -> None:
+        """Let the model read as many of the latest exchanges as leave room for an answer."""
+        path = conversation.asked
+        prompt, least, most = path[-1], path[-1].skipped, len(exchanges(path))
+        while least < most:  # the fewest that are enough
+            middle = (least + most) // 2
+            report = await self.count(path[:-1], replace(prompt, skipped=middle, mix=mix))
+            room = min(sampling.max_tokens, report.context_limit // 4)
+            if report.prompt_tokens + room <= report.context_limit:
+                most = middle
+            else:
+                least = middle + 1
+        conversation.skip(least)
 
     def _since(self, answer: Turn) -> str:
         """What of the adapters that wrote `answer` is different now."""
@@ -108,6 +152,10 @@ class Asking:
         used = answer.provenance.adapters if answer.provenance else ()
         changed = [member.name for member in used if now.get(member.name) != member.digest]
         return f"{', '.join(changed)} changed since this was written; judged by what is loaded now" if changed else ""
+
+    def _warm(self, mix: str | None) -> None:
+        self.warming = mix
+        self._changed()
 
     async def _bring_up(self, settings: Settings) -> AsyncGenerator[LoadProgress | EngineReady]:
         if self._connection.runs(settings):
@@ -119,8 +167,33 @@ class Asking:
                 yield event
 
 
-def _seeded(sampling: SamplingParams) -> SamplingParams:
-    """With a seed in any case, so that what is stored is enough to make the answer again."""
+def _writings(prompt: Turn, mixes: tuple[str, ...], continued: Turn | None) -> dict[int, Writing]:
+    began = time.time()
+    if continued is not None:
+        ids = list(continued.token_ids or ())
+        return {0: Writing(mixes[0], prompt, began, continued.text, ids, given=len(ids))}
+    return {place: Writing(mix, prompt, began + place * 1e-6) for place, mix in enumerate(mixes)}
+
+
+def _keep_cut_off(conversation: Conversation, writings: dict[int, Writing]) -> None:
+    """Put what came of answers into the conversation; one that cannot be stored keeps no other from it."""
+    failure: Mp13Error | None = None
+    for place, writing in writings.items():
+        if (turn := writing.cut_off()) is not None:
+            try:
+                conversation.answer(turn, place)
+            except Mp13Error as error:
+                failure = error
+    if failure is not None:
+        raise failure
+
+
+def _sampling(settings: Settings, continued: Turn | None) -> SamplingParams:
+    """With a seed in any case, so that what is stored is enough to make the answer again. An answer that goes on does
+    so as it was begun."""
+    sampling = settings.sampling()
+    if continued is not None and continued.provenance is not None:
+        return replace(continued.provenance.sampling, max_tokens=sampling.max_tokens)
     return sampling if sampling.seed is not None else replace(sampling, seed=secrets.randbits(32))
 
 

@@ -16,6 +16,8 @@ def badge(turn: Turn) -> str:
             parts.append(turn.provenance.kv_policy)
     if turn.metrics is not None:
         parts += [speed(turn.metrics.tokens_per_s), f"{turn.metrics.cached_tokens} cached"]
+    if turn.skipped:
+        parts.append(f"without the first {turn.skipped} exchange{'s' if turn.skipped > 1 else ''}")
     if turn.finish_reason in _ENDINGS:
         parts.append(_ENDINGS[turn.finish_reason])
     return printable(" · ".join(parts))

@@ -4,10 +4,11 @@ It keeps the mix and the system prompt and says what may be done when. The turns
 asked of the engine conversation/asking.py, reaching it conversation/connection.py; what slash commands do is commands/.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Self
 
+from mp13.chat.conversation.ask import Ask, answer_to_continue, begin, next_prompt
 from mp13.chat.conversation.asking import Asking
 from mp13.chat.conversation.connection import Connect, EngineConnection, available_adapters, find_adapters, launch
 from mp13.chat.conversation.diff import Diff
@@ -15,14 +16,14 @@ from mp13.chat.conversation.idle import IdleWork
 from mp13.chat.conversation.remarks import Remark, remarks_on
 from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.tree import Conversation
-from mp13.chat.conversation.turn import CommandResult, EngineFailed, SessionEvent, Turn
+from mp13.chat.conversation.turn import CommandResult, EngineFailed, SessionEvent, TextDelta, Turn
 from mp13.chat.settings.load import COMMAND_LINE, change_settings
 from mp13.chat.settings.schema import Settings
 from mp13.chat.text import utf8
 from mp13.errors import ConfigError, Mp13Error
 from mp13.library.adapters import AdapterOnDisk
 from mp13.mix import BASE, parse_mix
-from mp13.service.schema import AdapterInfo, EngineInfo
+from mp13.service.schema import AdapterInfo, CountReport, EngineInfo
 
 if TYPE_CHECKING:
     from mp13.service.client import EngineClient
@@ -42,7 +43,8 @@ class ChatSession:
         self.system = settings.system
         self._store = store
         self._connection = EngineConnection(connect)
-        self._asking = Asking(self._connection)
+        self._asking = Asking(self._connection, self._changed)
+        self._watcher: Callable[[], None] = lambda: None
         self._conversation = Conversation(store)
         self._is_answering = False
         self._idle = IdleWork()
@@ -85,6 +87,11 @@ class ChatSession:
         return self._conversation.answers
 
     @property
+    def pin(self) -> str | None:
+        """The mix that answers in this branch whatever is chosen, if one is pinned to it."""
+        return self._conversation.pin
+
+    @property
     def engine(self) -> EngineInfo | None:
         """The running engine, or None while there is none."""
         return self._connection.engine
@@ -101,6 +108,11 @@ class ChatSession:
     def available_adapters(self) -> list[AdapterOnDisk]:
         """The adapters in `settings.adapter_folders`; of two with one name, the first folder's."""
         return available_adapters(self.settings.adapter_folders)
+
+    @property
+    def warming(self) -> str | None:
+        """The mix under which the history is being computed now, while nobody wants the engine."""
+        return self._asking.warming
 
     @property
     def remarks(self) -> list[Remark]:
@@ -124,48 +136,79 @@ class ChatSession:
                 self.settings = self._connection.fallback(self.settings) or self.settings
         self.warm()
 
-    async def ask(self, text: str) -> AsyncGenerator[SessionEvent]:
-        """Answer `text` under the current mix: TextDelta…, then AnswerDone.
+    async def answer(self, ask: Ask) -> AsyncGenerator[SessionEvent]:
+        """Have something answered: Asked, TextDelta…, then an AnswerDone for each mix; the first mix's answer is kept.
 
         Where no engine runs, or another than the settings ask for, one is started first (LoadProgress…, EngineReady);
-        one that died unseen is restarted once. The user turn is stored before anything else happens. When the caller
-        cancels or closes the iterator, or the engine dies in the middle, the partial answer is `turns[-1]`, stored and
-        marked "abort".
+        one that died unseen is restarted once. A prompt is stored before anything else happens. When the caller cancels
+        or closes the iterator, or the engine dies in the middle, the partial answer is `turns[-1]`, stored and marked
+        "abort".
 
         Raises:
-            Mp13Error: the prompt cannot be answered; the user turn stays in `turns` but is not sent again.
+            Mp13Error: there is nothing such to answer; nothing changed. Or it cannot be answered; a new prompt stays in
+                `turns` then, but is not sent again. A ContextError: it would be, with `drops_oldest`.
         """
-        prompt = self._prompt(text)
-        async with aclosing(self._answer((self.mix,), prompt)) as events:
+        if self._is_answering:
+            raise Mp13Error("the last answer is still being written; wait for it or stop it first")
+        conversation = self._conversation
+        continued = answer_to_continue(conversation) if ask.continues else None
+        self._is_answering = True
+        try:
+            asked = begin(conversation, ask, self.mix, self.system)
+            yield asked
+            if continued is not None:
+                yield TextDelta(continued.text)
+            await self._idle.stop()
+            written = self._asking.write(self.settings, conversation, asked.mixes, continued, ask.drops_oldest)
+            async with aclosing(written) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._is_answering = False
+            conversation.end_asking()
+            if self.engine is None:  # it did not come up
+                self.settings = self._connection.fallback(self.settings) or self.settings
+        self.warm()
+
+    async def ask(self, text: str) -> AsyncGenerator[SessionEvent]:
+        """Have `text` answered as the next prompt, under the current mix."""
+        async with aclosing(self.answer(Ask(text))) as events:
             async for event in events:
                 yield event
 
     async def compare(self, mixes: Sequence[str], text: str | None = None) -> AsyncGenerator[SessionEvent]:
         """Let several mixes answer `text`, or the last prompt again, side by side; events carry the mix's place.
-
-        As with `ask`, but one `AnswerDone` for each. All answers are stored, in `answers`; the first is kept.
-
-        Raises:
-            Mp13Error: fewer than two mixes, one that is none, or nothing to answer; nothing changed. Or as `ask`.
-        """
-        canonical = tuple(str(parse_mix(mix)) for mix in mixes)
-        if len(set(canonical)) < max(2, len(canonical)):
-            raise ConfigError(
-                f"{', '.join(canonical) or 'nothing'} cannot be compared; name two different mixes or more"
-            )
-        if text is None and self._conversation.prompt is None:
-            raise ConfigError("there is no prompt to compare answers to; give one")
-        prompt = None if text is None else self._prompt(text)
-        async with aclosing(self._answer(canonical, prompt)) as events:
+        Raises Mp13Error as `answer` does, and for fewer than two mixes."""
+        if len(mixes) < 2:
+            raise ConfigError(f"{', '.join(mixes) or 'nothing'} cannot be compared; name two different mixes or more")
+        async with aclosing(self.answer(Ask(text, tuple(mixes)))) as events:
             async for event in events:
                 yield event
 
-    def keep(self, which: str) -> Turn:
-        """Go on with another answer to the last prompt, named by its mix or its number from 1.
-        Raises Mp13Error when there is no such answer, or one is still being written; nothing changed then."""
+    @property
+    def tree(self) -> Conversation:
+        """The conversation, to be moved in. Raises Mp13Error while an answer to it is being written."""
         if self._is_answering:
             raise Mp13Error("the answers are still being written; wait for them or stop them first")
-        return self._conversation.keep(which)
+        return self._conversation
+
+    def moved(self) -> None:
+        """To be called when the path of `tree` has become another: its branch may be pinned, and is not warm."""
+        self.mix = self._conversation.pin or self.mix
+        self.warm()
+
+    def fork(self, turn: Turn) -> None:
+        """Go on in a conversation of its own, with a copy of the path as far as `turn`."""
+        self._conversation = self.tree.copy(self.tree.path_to(turn))
+        self.moved()
+
+    async def count(self, text: str) -> CountReport | None:
+        """The tokens that the model would read if `text` were asked now; None while no engine runs."""
+        if self.engine is None:
+            return None
+        return await self._asking.count(
+            self.turns, next_prompt(self._conversation, self.turns, text, self.mix, self.system)
+        )
 
     async def diff(self, other: str | None = None) -> Diff:
         """How the mix of the last answer and `other` (default: the base) judge each of its tokens.
@@ -216,6 +259,8 @@ class ChatSession:
             Mp13Error: not a mix, no such adapter, or unfit. The mix is as before.
         """
         mix = parse_mix(text)
+        if (pin := self._conversation.pin) is not None and pin != str(mix):
+            raise ConfigError(f"{pin} is pinned to this branch; /pin - lets you choose again")
         if self._connection.runs(self.settings):
             await self._asking.load(self.settings, (text,), fresh=True)
         else:
@@ -263,7 +308,14 @@ class ChatSession:
         self._conversation = Conversation.stored(self._store, self._store.find(wanted))
         asked = self._conversation.asked[-1]
         self.mix, self.system = asked.mix, asked.system
-        self.warm()
+        self.moved()
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call `watcher` when `warming` or the engine's state has changed."""
+        self._watcher = watcher
+
+    def _changed(self) -> None:
+        self._watcher()
 
     async def close(self) -> None:
         """Let the engine go (it ends with its last chat) and close the store."""
@@ -271,29 +323,3 @@ class ChatSession:
         await self._connection.close()
         if self._store is not None:
             self._store.close()
-
-    def _prompt(self, text: str) -> Turn:
-        if not text.strip():
-            raise ConfigError("the prompt is empty; say something")
-        parent = self.turns[-1].id if self.turns else None
-        return Turn("user", utf8(text), self.mix, parent, self.system)
-
-    async def _answer(self, mixes: tuple[str, ...], prompt: Turn | None) -> AsyncGenerator[SessionEvent]:
-        """Answers of `mixes` to `prompt`, which is stored first, or to the last one."""
-        if self._is_answering:
-            raise Mp13Error("the last answer is still being written; wait for it or stop it first")
-        self._is_answering = True
-        try:
-            conversation = self._conversation
-            if prompt is not None:
-                conversation.ask(prompt)
-            conversation.make_room(len(mixes))
-            await self._idle.stop()
-            async with aclosing(self._asking.write(self.settings, conversation, mixes)) as events:
-                async for event in events:
-                    yield event
-        finally:
-            self._is_answering = False
-            if self.engine is None:  # it did not come up
-                self.settings = self._connection.fallback(self.settings) or self.settings
-        self.warm()

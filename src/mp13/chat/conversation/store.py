@@ -1,123 +1,130 @@
 """Conversations on disk: one SQLite file, a tree of turns, every turn in a transaction that survives kill -9.
 
-It stores and finds turns; what a conversation does is session.py.
+It stores and finds; what a conversation does is session.py's, the file itself store_file.py's.
 """
 
 import json
-import os
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
 
 from pydantic import TypeAdapter
 
-from mp13.chat.conversation.store_schema import migrate
+from mp13.chat.conversation.store_file import StoreFile
 from mp13.chat.conversation.turn import Turn
 from mp13.errors import Mp13Error
-from mp13.library.paths import data_dir
 from mp13.service.schema import Metrics, Provenance
 
 LATEST = "latest"
-_BUSY_S = 5.0  # how long another chat may hold the file before a write gives up
-_COLUMNS = "id, parent_id, role, text, mix, system, token_ids, finish_reason, provenance, metrics, created_at"
+_COLUMNS = "id, parent_id, role, text, mix, system, token_ids, finish_reason, provenance, metrics, created_at, skipped"
+_TITLE = """coalesce(title, (SELECT text FROM turns f WHERE f.conversation_id = c.id ORDER BY seq LIMIT 1))"""
 _metrics: TypeAdapter[Metrics] = TypeAdapter(Metrics)
 
 
 @dataclass(frozen=True)
 class ConversationInfo:
-    """A line in the list of conversations: the first prompt names it."""
+    """A line in the list of conversations: its own title, else the first prompt, names it."""
 
     id: str
     title: str
     turns: int
     updated_at: float  # seconds since 1970
+    archived: bool = False
 
 
-class ConversationStore:
-    """The open file. One process may hold several, and several processes one file each.
+@dataclass(frozen=True)
+class Found:
+    """A turn that was searched for. In `snippet`, what was found stands between \\x02 and \\x03."""
 
-    Raises:
-        Mp13Error: from any call, when the file cannot be read or written, with what to do about it.
-    """
+    conversation_id: str
+    title: str
+    turn_id: str
+    role: str
+    snippet: str
 
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path or data_dir() / "conversations.db"
-        _create_private(self.path)
-        with self._explained():
-            self._db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
-                self._db.execute("PRAGMA foreign_keys = ON")
-                with self._transaction():  # immediate, so that of two first chats one creates and the other sees it
-                    migrate(self._db, self.path)
-            except BaseException:
-                self._db.close()
-                raise
 
-    def __enter__(self) -> Self:
-        return self
+@dataclass(frozen=True)
+class StoredTree:
+    """All turns of a conversation in the order in which they were stored, where its path ends, and its pins by turn."""
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    turns: list[Turn]
+    head: str | None
+    pins: dict[str, str]
 
-    def close(self) -> None:
-        self._db.close()
+
+class ConversationStore(StoreFile):
+    """What can be stored and found in the file."""
 
     def add(self, conversation_id: str, turn: Turn, kept: bool = True) -> None:
         """Store `turn`, and its conversation with the first one. When this returns, it is on disk.
 
         The path goes on with it, unless it is not `kept`: an answer beside the one that was.
         """
-        row = (
-            turn.id, conversation_id, turn.parent_id, turn.role, turn.text, turn.mix, turn.system,
-            None if turn.token_ids is None else json.dumps(turn.token_ids), turn.finish_reason,
-            turn.provenance and turn.provenance.model_dump_json(),
-            turn.metrics and _metrics.dump_json(turn.metrics).decode(), turn.created_at,
-        )  # fmt: skip
+        self.add_all(conversation_id, [turn], head=turn.id if kept else None)
+
+    def add_all(
+        self, conversation_id: str, turns: Sequence[Turn], *, head: str | None = None, title: str | None = None
+    ) -> None:
+        """Store `turns`, parents before children, all or none; the path ends with the turn `head` then."""
+        columns = _COLUMNS.replace("id, ", "id, conversation_id, ", 1)
+        rows = [_row(conversation_id, turn) for turn in turns]
         with self._transaction():
             self._db.execute(
-                "INSERT OR IGNORE INTO conversations (id, created_at) VALUES (?, ?)", (conversation_id, turn.created_at)
+                "INSERT OR IGNORE INTO conversations (id, created_at, title) VALUES (?, ?, ?)",
+                (conversation_id, turns[0].created_at, title),
             )
-            columns = _COLUMNS.replace("id, ", "id, conversation_id, ", 1)
-            self._db.execute(f"INSERT INTO turns ({columns}) VALUES ({', '.join('?' * len(row))})", row)
-            if kept:
-                self._db.execute("UPDATE conversations SET head = ? WHERE id = ?", (turn.id, conversation_id))
+            marks = ", ".join("?" * len(rows[0]))
+            self._db.executemany(f"INSERT INTO turns ({columns}) VALUES ({marks})", rows)
+            if head is not None:
+                self._db.execute("UPDATE conversations SET head = ? WHERE id = ?", (head, conversation_id))
 
-    def keep(self, conversation_id: str, turn_id: str) -> None:
-        """Let the path end with this turn, which is stored. When this returns, that is on disk."""
+    def move(
+        self, conversation_id: str, head: str | None, removed: Collection[str] = (), restored: Collection[str] = ()
+    ) -> None:
+        """Let the path end with the stored turn `head` (None: before the first), and take turns away or bring them
+        back. When this returns, that is on disk."""
         with self._transaction():
-            self._db.execute("UPDATE conversations SET head = ? WHERE id = ?", (turn_id, conversation_id))
+            self._db.execute("UPDATE conversations SET head = ? WHERE id = ?", (head, conversation_id))
+            for ids, value in ((removed, time.time()), (restored, None)):
+                self._db.executemany("UPDATE turns SET deleted_at = ? WHERE id = ?", [(value, id) for id in ids])
+
+    def pin(self, turn_id: str, mix: str) -> None:
+        """Let `mix` ("" releases) answer what is asked below a turn."""
+        with self._transaction():
+            self._db.execute("UPDATE turns SET pin = ? WHERE id = ?", (mix, turn_id))
+
+    def skip(self, turn_id: str, exchanges: int) -> None:
+        """Leave the oldest `exchanges` out of what the model reads for a prompt."""
+        with self._transaction():
+            self._db.execute("UPDATE turns SET skipped = ? WHERE id = ?", (exchanges, turn_id))
+
+    def tree(self, conversation_id: str) -> StoredTree:
+        """The whole of a conversation, what was deleted left out."""
+        query = f"""SELECT {_COLUMNS}, pin FROM turns
+            WHERE conversation_id = ? AND deleted_at IS NULL ORDER BY created_at, seq"""
+        rows = self._rows(query, conversation_id)
+        heads = self._rows("SELECT head FROM conversations WHERE id = ?", conversation_id)
+        pins = {row[0]: row[-1] for row in rows if row[-1] is not None}
+        return StoredTree([_turn(row[:-1]) for row in rows], heads[0][0] if heads else None, pins)
 
     def turns(self, conversation_id: str) -> list[Turn]:
         """The turns from the root to the last one that was kept, oldest first."""
-        ancestry = f"""
-            WITH RECURSIVE up(seq) AS (
-                SELECT turns.seq FROM conversations JOIN turns ON turns.id = conversations.head
-                    WHERE conversations.id = ?
-                UNION ALL
-                SELECT parent.seq FROM up JOIN turns child ON child.seq = up.seq
-                    JOIN turns parent ON parent.id = child.parent_id
-            ) SELECT {_COLUMNS} FROM turns WHERE seq IN (SELECT seq FROM up) ORDER BY seq"""
-        return self._turns(ancestry, conversation_id)
+        tree = self.tree(conversation_id)
+        known, path, id = {turn.id: turn for turn in tree.turns}, [], tree.head
+        while id is not None and (turn := known.get(id)) is not None:
+            path.append(turn)
+            id = turn.parent_id
+        return path[::-1]
 
-    def answers(self, prompt_id: str) -> list[Turn]:
-        """Every answer to a prompt, in the order in which they were stored."""
-        query = f"SELECT {_COLUMNS} FROM turns WHERE parent_id = ? AND role = 'assistant' ORDER BY seq"
-        return self._turns(query, prompt_id)
-
-    def conversations(self, limit: int = 20) -> list[ConversationInfo]:
-        """The conversations, the one used last first."""
-        query = """
-            SELECT conversation_id,
-                (SELECT text FROM turns f WHERE f.conversation_id = t.conversation_id ORDER BY seq LIMIT 1),
-                count(*), max(created_at)
-            FROM turns t GROUP BY conversation_id ORDER BY max(seq) DESC LIMIT ?"""
-        with self._explained(), closing(self._db.execute(query, (limit,))) as rows:
-            return [ConversationInfo(*row) for row in rows]
+    def conversations(self, limit: int = 20, *, archived: bool = False) -> list[ConversationInfo]:
+        """The conversations, the one used last first; with `archived`, those that were put away."""
+        query = f"""
+            SELECT c.id, {_TITLE}, count(*), max(t.created_at), c.archived_at IS NOT NULL
+            FROM conversations c JOIN turns t ON t.conversation_id = c.id AND t.deleted_at IS NULL
+            WHERE c.deleted_at IS NULL AND (c.archived_at IS NOT NULL) = ?
+            GROUP BY c.id ORDER BY max(t.seq) DESC LIMIT ?"""
+        rows = self._rows(query, archived, limit)
+        return [ConversationInfo(id, title, turns, at, bool(is_archived)) for id, title, turns, at, is_archived in rows]
 
     def find(self, wanted: str) -> str:
         """The id of the conversation `wanted`: "latest", an id, or the beginning of exactly one id.
@@ -128,64 +135,60 @@ class ConversationStore:
         recent = self.conversations(5)
         if wanted == LATEST and recent:
             return recent[0].id
-        with self._explained(), closing(self._db.execute("SELECT id FROM conversations")) as rows:
-            found = [id for (id,) in rows if wanted and id.startswith(wanted)]
+        ids = self._rows("SELECT id FROM conversations WHERE deleted_at IS NULL")
+        found = [id for (id,) in ids if wanted and id.startswith(wanted)]
         if len(found) == 1:
             return str(found[0])
-        if not recent:
+        if not ids:
             raise Mp13Error(f"there is no conversation to resume in {self.path}; start one without --resume")
         listed = ", ".join(f"{info.id[:8]} ({info.title[:30]!r})" for info in recent)
         what = f"{len(found)} conversations begin with" if found else "no conversation begins with"
         raise Mp13Error(f"{what} {wanted!r}; the latest are {listed}")
 
-    def search(self, text: str, limit: int = 20) -> list[Turn]:
-        """The turns that contain every word of `text`, best first."""
-        words = " ".join('"' + word.replace('"', '""') + '"' for word in text.split())
+    def search(self, text: str, limit: int = 20) -> list[Found]:
+        """The turns of all conversations that contain every word of `text` or words that begin so, best first; then
+        those whose title contains `text`."""
+        words = " ".join('"' + word.replace('"', '""') + '"*' for word in text.split())
         if not words:
             return []
-        columns = ", ".join(f"turns.{column}" for column in _COLUMNS.split(", "))
-        query = (
-            f"SELECT {columns} FROM turns_text JOIN turns ON turns.seq = turns_text.rowid "
-            "WHERE turns_text MATCH ? ORDER BY rank LIMIT ?"
-        )
-        return self._turns(query, words, limit)
+        query = f"""
+            SELECT c.id, {_TITLE}, t.id, t.role, snippet(turns_text, 0, char(2), char(3), '…', 12)
+            FROM turns_text JOIN turns t ON t.seq = turns_text.rowid JOIN conversations c ON c.id = t.conversation_id
+            WHERE turns_text MATCH ? AND t.deleted_at IS NULL AND c.deleted_at IS NULL ORDER BY rank LIMIT ?"""
+        found = [Found(*row) for row in self._rows(query, words, limit)]
+        titled = f"""SELECT c.id, {_TITLE}, c.head, 'user', title FROM conversations c
+            WHERE instr(lower(title), lower(?)) AND deleted_at IS NULL AND head IS NOT NULL LIMIT ?"""
+        return (found + [Found(*row) for row in self._rows(titled, text.strip(), limit)])[:limit]
 
-    def _turns(self, query: str, *values: object) -> list[Turn]:
-        with self._explained(), closing(self._db.execute(query, values)) as rows:
-            return [_turn(row) for row in rows]
+    def rename(self, conversation_id: str, title: str) -> None:
+        """Give a conversation a title; "" lets its first prompt name it again."""
+        self._mark(conversation_id, "title", " ".join(title.split()) or None)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._explained():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._db.rollback()
-                raise
+    def archive(self, conversation_id: str, archived: bool) -> None:
+        """Put a conversation out of the list of those in use, or back."""
+        self._mark(conversation_id, "archived_at", time.time() if archived else None)
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise Mp13Error(
-                f"{self.path} cannot be used ({error}); move it away, use --no-log, or set MP13_DATA_DIR elsewhere"
-            ) from error
+    def delete(self, conversation_id: str) -> None:
+        """Take a conversation out of every list and search; `restore` brings it back, `forget` ends it."""
+        self._mark(conversation_id, "deleted_at", time.time())
+
+    def restore(self, conversation_id: str) -> None:
+        self._mark(conversation_id, "deleted_at", None)
+
+    def _mark(self, conversation_id: str, column: str, value: object) -> None:
+        with self._transaction():
+            marked = self._db.execute(f"UPDATE conversations SET {column} = ? WHERE id = ?", (value, conversation_id))
+        if not marked.rowcount:
+            raise Mp13Error(f"there is no conversation {conversation_id!r} in {self.path}; list them with /resume")
 
 
-def _create_private(path: Path) -> None:
-    """Make the file its owner's alone from the moment it exists; SQLite gives its side files the same mode."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        if path.stat().st_mode & 0o077:
-            path.chmod(0o600)
-    except OSError as error:
-        raise Mp13Error(
-            f"{path} cannot be written ({error.strerror}); set MP13_DATA_DIR to a folder you can write, or use --no-log"
-        ) from error
+def _row(conversation_id: str, turn: Turn) -> tuple[object, ...]:
+    return (
+        turn.id, conversation_id, turn.parent_id, turn.role, turn.text, turn.mix, turn.system,
+        None if turn.token_ids is None else json.dumps(turn.token_ids), turn.finish_reason,
+        turn.provenance and turn.provenance.model_dump_json(),
+        turn.metrics and _metrics.dump_json(turn.metrics).decode(), turn.created_at, turn.skipped,
+    )  # fmt: skip
 
 
 def _turn(row: tuple[object, ...]) -> Turn:

@@ -8,12 +8,15 @@ from pathlib import Path
 
 from mp13.errors import Mp13Error
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE conversations (
     id TEXT PRIMARY KEY,
     created_at REAL NOT NULL,
-    head TEXT REFERENCES turns(id)
+    head TEXT REFERENCES turns(id),
+    title TEXT,
+    archived_at REAL,
+    deleted_at REAL
 ) STRICT;
 CREATE TABLE turns (
     seq INTEGER PRIMARY KEY,
@@ -28,9 +31,13 @@ CREATE TABLE turns (
     finish_reason TEXT,
     provenance TEXT,
     metrics TEXT,
-    created_at REAL NOT NULL
+    created_at REAL NOT NULL,
+    skipped INTEGER NOT NULL DEFAULT 0,
+    pin TEXT,
+    deleted_at REAL
 ) STRICT;
 CREATE INDEX turns_of_conversation ON turns (conversation_id, seq);
+CREATE INDEX turns_of_parent ON turns (parent_id);
 CREATE VIRTUAL TABLE turns_text USING fts5 (text, content = 'turns', content_rowid = 'seq');
 CREATE TRIGGER turns_text_insert AFTER INSERT ON turns BEGIN
     INSERT INTO turns_text (rowid, text) VALUES (new.seq, new.text);
@@ -39,15 +46,27 @@ CREATE TRIGGER turns_text_delete AFTER DELETE ON turns BEGIN
     INSERT INTO turns_text (turns_text, rowid, text) VALUES ('delete', old.seq, old.text);
 END;
 """
-_FROM_1 = """
+_MIGRATIONS = {
+    1: """
 ALTER TABLE conversations ADD COLUMN head TEXT REFERENCES turns(id);
 UPDATE conversations SET head =
     (SELECT id FROM turns WHERE conversation_id = conversations.id ORDER BY seq DESC LIMIT 1);
-"""
+""",
+    2: """
+ALTER TABLE conversations ADD COLUMN title TEXT;
+ALTER TABLE conversations ADD COLUMN archived_at REAL;
+ALTER TABLE conversations ADD COLUMN deleted_at REAL;
+ALTER TABLE turns ADD COLUMN skipped INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE turns ADD COLUMN pin TEXT;
+ALTER TABLE turns ADD COLUMN deleted_at REAL;
+CREATE INDEX turns_of_parent ON turns (parent_id);
+""",
+}
 
 
 def migrate(db: sqlite3.Connection, path: Path) -> None:
-    """Make the file at `path`, open as `db` in a transaction, one of this version; an earlier one is copied aside.
+    """Make the file at `path`, open as `db` in a transaction, one of this version; an earlier one is copied aside
+    first, and each step goes from one version to the next.
 
     Raises:
         Mp13Error: it is of a later version.
@@ -60,15 +79,16 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
         )
     if version == SCHEMA_VERSION:
         return
-    if version == 1:
-        _copy_aside(path, path.with_name(f"{path.name}.schema-{version}"))
-    for statement in _statements(_FROM_1 if version == 1 else _SCHEMA):
-        db.execute(statement)
+    if version:
+        copy_aside(path, path.with_name(f"{path.name}.schema-{version}"))
+    for script in [_MIGRATIONS[step] for step in range(version, SCHEMA_VERSION)] if version else [_SCHEMA]:
+        for statement in _statements(script):
+            db.execute(statement)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _copy_aside(path: Path, copy: Path) -> None:
-    """Through a connection of its own, which sees the file as it was before the transaction."""
+def copy_aside(path: Path, copy: Path) -> None:
+    """Through a connection of its own, which sees the file as it was before a transaction that is open."""
     copy.unlink(missing_ok=True)
     os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:

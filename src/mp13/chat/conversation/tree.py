@@ -1,37 +1,69 @@
-"""The turns of one conversation: the path from the first to the last, and the answers that stand beside the last.
+"""The turns of one conversation: a tree, and in it the path from a first turn to the last.
 
-Where there is a store, what is added here is on disk when the call returns. Who answers is session.py's.
+Where there is a store, what is added or moved here is on disk when the call returns. Who answers is session.py's.
 """
 
 import uuid
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Self
 
-from mp13.chat.conversation.store import ConversationStore
+from mp13.chat.conversation.store import ConversationStore, StoredTree
 from mp13.chat.conversation.turn import Turn
-from mp13.errors import ConfigError, MixError
+from mp13.errors import ConfigError, MixError, Mp13Error
 from mp13.mix import parse_mix
+
+_LETTERS_OF_ID = 4  # fewer are a number
+
+
+@dataclass(frozen=True)
+class _State:
+    """What undo goes back to."""
+
+    head: str | None
+    deleted: frozenset[str]
 
 
 class Conversation:
-    """An answer keeps its own conversation, whatever /new does while it is written. `turns` is the path."""
+    """An answer keeps its own conversation, whatever /new does while it is written. `turns` is the path.
+
+    Raises:
+        ConfigError: from any call, when it names a turn that is not there, or asks for what cannot be; nothing changed.
+        Mp13Error: it cannot be stored. A turn stays in memory, and is stored with the next one that can be.
+    """
 
     def __init__(self, store: ConversationStore | None, id: str | None = None) -> None:
         self.id = id or uuid.uuid4().hex
         self.turns: list[Turn] = []
         self._store = store
-        self._answers: dict[int, Turn] = {}  # to the last prompt, by place
+        self._known: dict[str, Turn] = {}
+        self._children: defaultdict[str | None, list[str]] = defaultdict(list)  # in the order in which they began
+        self._taken: dict[str | None, str] = {}  # the child that was on the path last
+        self._pins: dict[str, str] = {}
+        self._first_pin: str | None = None  # of a conversation that has no turn yet
+        self._unsaved: list[tuple[Turn, bool]] = []
+        self._deleted: frozenset[str] = frozenset()
+        self._done: list[_State] = []
+        self._undone: list[_State] = []
 
     @classmethod
     def stored(cls, store: ConversationStore, id: str) -> Self:
         conversation = cls(store, id)
-        conversation.turns = store.turns(id)
-        if (prompt := conversation.prompt) is not None:
-            conversation._answers = dict(enumerate(store.answers(prompt.id)))
+        tree: StoredTree = store.tree(id)
+        for turn in tree.turns:
+            conversation._know(turn)
+        conversation._pins = tree.pins
+        conversation._go(tree.head if tree.head in conversation._known else None)
         return conversation
 
     @property
+    def head(self) -> str | None:
+        return self.turns[-1].id if self.turns else None
+
+    @property
     def prompt(self) -> Turn | None:
-        """The last prompt."""
+        """The last prompt of the path."""
         return next((turn for turn in reversed(self.turns) if turn.role == "user"), None)
 
     @property
@@ -41,46 +73,228 @@ class Conversation:
 
     @property
     def answers(self) -> list[Turn]:
-        """Every answer to the last prompt; one of them ends the path."""
-        return [self._answers[place] for place in sorted(self._answers)]
+        """Every answer to the last prompt, those of a comparison in its order; one of them may end the path."""
+        return [turn for turn in self._below(self.prompt.id) if turn.role == "assistant"] if self.prompt else []
+
+    @property
+    def pin(self) -> str | None:
+        """The mix that answers in this branch, whatever is chosen; None where the choice is free."""
+        return self.pin_on(self.turns)
+
+    def pin_on(self, path: list[Turn]) -> str | None:
+        """The pin of the branch in which `path` ends."""
+        said = [self._pins[turn.id] for turn in path if turn.id in self._pins]
+        return (said[-1] if said else self._first_pin) or None
+
+    def turn(self, which: str) -> Turn:
+        """A turn by its number on the path from 1, by its id, or by the beginning of its id (from four letters on)."""
+        if which.isascii() and which.isdigit() and 1 <= int(which) <= len(self.turns):
+            return self.turns[int(which) - 1]
+        found = [turn for id, turn in self._known.items() if id.startswith(which) and id not in self._deleted]
+        if len(found) != 1 or len(which) < _LETTERS_OF_ID:
+            there = f"1 to {len(self.turns)}" if self.turns else "none yet"
+            raise ConfigError(f"there is no turn {which!r} in this conversation; turns have the numbers {there}")
+        return found[0]
+
+    def prompt_of(self, turn: Turn) -> Turn:
+        """`turn`, or the prompt that it answers."""
+        return turn if turn.role == "user" or turn.parent_id is None else self._known[turn.parent_id]
+
+    def path_to(self, turn: Turn) -> list[Turn]:
+        """From the root to `turn`, oldest first."""
+        path = [turn]
+        while (parent := path[-1].parent_id) is not None:
+            path.append(self._known[parent])
+        return path[::-1]
+
+    def path_before(self, turn: Turn) -> list[Turn]:
+        """From the root to what `turn` follows."""
+        return self.path_to(turn)[:-1]
+
+    def siblings(self, turn: Turn) -> list[Turn]:
+        """The turns that stand beside `turn`, itself too, in the order in which they began."""
+        return self._below(turn.parent_id)
+
+    def subtree(self, turn: Turn) -> list[Turn]:
+        """`turn` and all that came after it, parents first."""
+        found = [turn]
+        for one in found:
+            found += self._below(one.id)
+        return found
 
     def ask(self, turn: Turn) -> None:
-        """Go on with a prompt."""
+        """Go on with a prompt, under the last turn or, where it has another parent, beside what came after that."""
+        before = self._state()
         if self._store is not None:
-            self._store.add(self.id, turn)
-        self.turns.append(turn)
-        self._answers = {}
+            self._save(turn)  # before it is known: a prompt that cannot be kept is not asked
+        self._know(turn)
+        self._go(turn.id)
+        self._pin_first(turn)
+        self._remember(before)
 
-    def make_room(self, count: int) -> None:
-        """`count` new answers to the last prompt come before those that it has."""
-        self._answers = {place + count: turn for place, turn in self._answers.items()}
+    def ask_again(self, prompt: Turn) -> None:
+        """Let the path end with a prompt that is there, for an answer beside those that it has."""
+        self._remember(self._state())
+        self._go(prompt.id)
+
+    def end_asking(self) -> None:
+        """The answers are over. Where none came, the path ends as it did before, if the prompt had one."""
+        if self.turns and self.turns[-1].role == "user" and self._below(self.turns[-1].id):
+            self._go(self._end_below(self.turns[-1].id))
+            if self._done and self._done[-1] == self._state():
+                self._done.pop()
 
     def answer(self, turn: Turn, place: int) -> None:
         """Put an answer beside the others. The first is kept, and any other as long as there is none."""
         kept = place == 0 or self.turns[-1].role == "user"
-        if self._store is not None:
-            self._store.add(self.id, turn, kept)
-        self._answers[place] = turn
+        self._know(turn)
         if kept:
-            self.turns[:] = [*self.asked, turn]
+            self._go(turn.id)
+        if self._store is not None:
+            try:
+                self._save(turn, kept)
+            except Mp13Error as error:
+                raise type(error)(f"the answer is not stored: {error}") from error
+
+    def skip(self, exchanges: int) -> None:
+        """Leave the oldest `exchanges` out of what the model reads for the last prompt and those after it."""
+        prompt = self.prompt
+        assert prompt is not None
+        if self._store is not None:
+            self._store.skip(prompt.id, exchanges)
+        changed = replace(prompt, skipped=exchanges)
+        self._known[prompt.id] = changed
+        self.turns[self.turns.index(prompt)] = changed
 
     def keep(self, which: str) -> Turn:
-        """End the path with another answer to the last prompt, named by its mix or its number from 1.
-
-        Raises:
-            ConfigError: there is no such answer.
-        """
+        """End the path with another answer to the last prompt, named by its mix or its number from 1."""
         answers = self.answers
-        found = [turn for turn in answers if turn.mix == _canonical(which)]
+        found = [turn for turn in answers if turn.mix == _canonical(which)][-1:]
         if not found and which.isascii() and which.isdigit() and 1 <= int(which) <= len(answers):
             found = [answers[int(which) - 1]]
         if not found:
             there = ", ".join(f"{number} ({turn.mix})" for number, turn in enumerate(answers, start=1)) or "none"
             raise ConfigError(f"there is no answer {which!r} to the last prompt to keep; there: {there}")
-        if self._store is not None:
-            self._store.keep(self.id, found[0].id)
-        self.turns[:] = [*self.asked, found[0]]
+        self._move(found[0].id)
         return found[0]
+
+    def walk(self, turn: Turn, step: int) -> Turn:
+        """Put the sibling `step` places after `turn` on the path, and what was last seen below it."""
+        beside = self.siblings(turn)
+        place = beside.index(turn) + step
+        if not 0 <= place < len(beside):
+            raise ConfigError(
+                f"there is nothing {'before' if step < 0 else 'after'} {place - step + 1} of {len(beside)}"
+            )
+        self._move(self._end_below(beside[place].id))
+        return beside[place]
+
+    def go(self, turn: Turn) -> None:
+        """Put `turn` on the path, and what was last seen below it."""
+        if turn not in self.turns:
+            self._move(self._end_below(turn.id))
+
+    def delete(self, turn: Turn) -> int:
+        """Take away `turn` and all that came after it; `undo` brings it back. Returns how many turns that are."""
+        gone = [one.id for one in self.subtree(turn)]
+        beside = [one for one in self.siblings(turn) if one.id != turn.id]
+        head = self.head
+        if turn in self.turns:
+            head = self._end_below(beside[-1].id) if beside else turn.parent_id
+        self._move(head, self._deleted | set(gone))
+        return len(gone)
+
+    def set_pin(self, mix: str | None) -> None:
+        """Let `mix` answer in this branch from here on; None lets the choice be free."""
+        if not self.turns:
+            self._first_pin = mix
+            return
+        if self._store is not None:
+            self._store.pin(self.turns[-1].id, mix or "")
+        self._pins[self.turns[-1].id] = mix or ""
+
+    def undo(self) -> None:
+        """Take back the last thing that was done to the tree: a prompt, an answer, a walk, a deletion."""
+        self._swap(self._done, self._undone, "undo")
+
+    def redo(self) -> None:
+        self._swap(self._undone, self._done, "do again")
+
+    def copy(self, path: Iterable[Turn]) -> Self:
+        """A conversation of its own with these turns, kept where this one is."""
+        made, turns = type(self)(self._store), list[Turn]()
+        for turn in path:
+            turns.append(replace(turn, id=uuid.uuid4().hex, parent_id=turns[-1].id if turns else None))
+            made._know(turns[-1])
+        made._go(turns[-1].id if turns else None)
+        if self._store is not None and turns:
+            self._store.add_all(made.id, turns, head=turns[-1].id)
+        return made
+
+    def _below(self, id: str | None) -> list[Turn]:
+        return [self._known[child] for child in self._children[id] if child not in self._deleted]
+
+    def _know(self, turn: Turn) -> None:
+        beside = self._children[turn.parent_id]
+        beside.append(turn.id)
+        self._known[turn.id] = turn
+        beside.sort(key=lambda id: self._known[id].created_at)
+
+    def _go(self, head: str | None) -> None:
+        self.turns[:] = [] if head is None else self.path_to(self._known[head])
+        self._taken.update({turn.parent_id: turn.id for turn in self.turns})
+
+    def _end_below(self, id: str) -> str:
+        """The leaf that was last seen below a turn; where none was, the newest one."""
+        while below := self._below(id):
+            taken = self._taken.get(id)
+            id = taken if taken is not None and taken not in self._deleted else below[-1].id
+        return id
+
+    def _save(self, turn: Turn, kept: bool = True) -> None:
+        assert self._store is not None
+        self._unsaved.append((turn, kept))
+        try:
+            while self._unsaved:
+                self._store.add(self.id, *self._unsaved[0])
+                self._unsaved.pop(0)
+        except Mp13Error:
+            if turn.role == "user":  # it is not asked either
+                self._unsaved.pop()
+            raise
+
+    def _pin_first(self, turn: Turn) -> None:
+        if self._first_pin is not None:
+            if self._store is not None:
+                self._store.pin(turn.id, self._first_pin)
+            self._pins[turn.id], self._first_pin = self._first_pin, None
+
+    def _state(self) -> _State:
+        return _State(self.head, self._deleted)
+
+    def _remember(self, before: _State) -> None:
+        self._done.append(before)
+        self._undone.clear()
+
+    def _move(self, head: str | None, deleted: frozenset[str] | None = None) -> None:
+        before = self._state()
+        self._become(_State(head, self._deleted if deleted is None else deleted))
+        self._remember(before)
+
+    def _become(self, state: _State) -> None:
+        if self._store is not None and self._known:
+            removed, restored = state.deleted - self._deleted, self._deleted - state.deleted
+            self._store.move(self.id, state.head, removed, restored)
+        self._deleted = state.deleted
+        self._go(state.head)
+
+    def _swap(self, source: list[_State], target: list[_State], what: str) -> None:
+        if not source:
+            raise ConfigError(f"there is nothing to {what} in this conversation")
+        before = self._state()
+        self._become(source[-1])
+        source.pop()
+        target.append(before)
 
 
 def _canonical(mix: str) -> str | None:

@@ -9,6 +9,7 @@ from mp13.errors import Mp13Error
 from mp13.service.schema import EngineInfo, FinishReason, Metrics, Provenance
 
 if TYPE_CHECKING:
+    from mp13.chat.conversation.ask import Ask
     from mp13.chat.conversation.diff import Diff
 
 Role = Literal["user", "assistant"]
@@ -19,7 +20,8 @@ class Turn:
     """One message. A user turn keeps the system prompt it was asked under; an answer keeps what produced it.
 
     An answer cut off by its reader or by the engine's death has `finish_reason` "abort", the text and ids that came,
-    its provenance if that had come, and no metrics, which the engine sends with the end.
+    its provenance if that had come, and no metrics, which the engine sends with the end. `skipped` is how many of the
+    oldest exchanges the model did not read, because its context had no room for them.
     """
 
     role: Role
@@ -31,6 +33,7 @@ class Turn:
     finish_reason: FinishReason | None = None
     provenance: Provenance | None = None
     metrics: Metrics | None = None
+    skipped: int = 0
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created_at: float = field(default_factory=time.time)  # seconds since 1970
 
@@ -80,15 +83,17 @@ class AnswerDone:
     index: int = 0
 
 
-SessionEvent = LoadProgress | EngineReady | EngineFailed | TextDelta | AnswerDone
-
-
 @dataclass(frozen=True)
-class Comparison:
-    """What `ChatSession.compare` is to do: let `mixes` answer `text`, or the last prompt again."""
+class Asked:
+    """The path ends with `prompt` now, and `mixes` begin to answer it. `is_next` says that the prompt is new and stands
+    under what was the end of the path; otherwise the path is another one and has to be drawn again."""
 
+    prompt: Turn
     mixes: tuple[str, ...]
-    text: str | None = None
+    is_next: bool
+
+
+SessionEvent = LoadProgress | EngineReady | EngineFailed | Asked | TextDelta | AnswerDone
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ class CommandResult:
 
     `message` is for the reader; `turns_changed` says that the session's turns are others now (/new, /resume) and have
     to be drawn again; `mix_changed` that another mix may answer; `engine_changed` that another engine is to be started;
-    `quit` that the chat is to end. A `comparison` is for the caller to play, a `diff` for it to draw.
+    `quit` that the chat is to end. An `ask` is for the caller to have answered, a `diff` for it to draw.
     """
 
     message: str
@@ -105,5 +110,5 @@ class CommandResult:
     turns_changed: bool = False
     mix_changed: bool = False
     engine_changed: bool = False
-    comparison: Comparison | None = None
+    ask: "Ask | None" = None
     diff: "Diff | None" = None

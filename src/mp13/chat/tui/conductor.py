@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from mp13.chat.tui.events import (
     AnswerStopped,
     CommandDone,
-    ComparisonStarted,
     Entry,
     EntryFailed,
     EntryStarted,
     EntryWithdrawn,
 )
-from mp13.errors import Mp13Error
-from mp13.mix import parse_mix
+from mp13.errors import ContextError, Mp13Error
 
 if TYPE_CHECKING:
+    from mp13.chat.conversation.ask import Ask
     from mp13.chat.conversation.session import ChatSession
-    from mp13.chat.conversation.turn import Turn
+    from mp13.chat.conversation.turn import Asked, SessionEvent, Turn
     from mp13.chat.tui.events import ChatEvent
 
 NOT_SENT = "Not sent, because the engine did not start. Press Up in an empty prompt to bring it back."
@@ -46,7 +45,7 @@ class Conductor:
         try:
             while True:
                 entry = await self._next_entry()
-                self._emit(EntryStarted(entry, session.mix))
+                self._emit(EntryStarted(entry))
                 self._current = asyncio.create_task(self._serve(session, entry))
                 await asyncio.wait({self._current})
         finally:
@@ -54,9 +53,9 @@ class Conductor:
             await _end(self._loading)
             await session.close()
 
-    def submit(self, text: str) -> Entry:
-        """Put `text` at the end of the line."""
-        entry = Entry(text)
+    def submit(self, text: str, ask: Ask | None = None) -> Entry:
+        """Put a prompt or command at the end of the line, or an `ask` that `text` describes."""
+        entry = Entry(text, ask)
         self._waiting.append(entry)
         self._news.set()
         return entry
@@ -114,35 +113,63 @@ class Conductor:
 
     async def _serve(self, session: ChatSession, entry: Entry) -> None:
         from mp13.chat.commands.table import prompt_of
+        from mp13.chat.conversation.ask import Ask
 
-        before = {turn.id for turn in session.answers}
-
-        def partial() -> dict[str, Turn]:
-            return {turn.mix: turn for turn in session.answers if turn.id not in before}
-
+        asking = _Asking(session)
         try:
-            if entry.is_command:
-                await self._command(session, entry)
-            else:
-                async for event in session.ask(prompt_of(entry.text)):
+            ask = await self._command(session, entry) if entry.is_command else entry.ask or Ask(prompt_of(entry.text))
+            if ask is not None:
+                async for event in asking.events(ask):
                     self._emit(event)
         except asyncio.CancelledError:
-            self._emit(AnswerStopped(entry, partial()))
+            self._emit(AnswerStopped(entry, asking.partial()))
         except Exception as error:  # whatever it is, the reader gets a sentence and can type on
-            self._emit(EntryFailed(entry, _sentence(error), partial()))
+            remedy = asking.remedy() if isinstance(error, ContextError) else None
+            self._emit(EntryFailed(entry, _sentence(error), asking.partial(), remedy))
 
-    async def _command(self, session: ChatSession, entry: Entry) -> None:
+    async def _command(self, session: ChatSession, entry: Entry) -> Ask | None:
+        """Run a command; what it wants to be answered."""
         result = await session.command(entry.text)
-        if (asked := result.comparison) is None:
+        if result.ask is None:
             self._emit(CommandDone(entry, result))
             if result.engine_changed:
                 await _end(self._loading)  # of an engine that nobody wants any more
                 self._begin_loading(session)
-            return
-        text = asked.text or next((turn.text for turn in reversed(session.turns) if turn.role == "user"), "")
-        self._emit(ComparisonStarted(entry, tuple(str(parse_mix(mix)) for mix in asked.mixes), text))
-        async for event in session.compare(asked.mixes, asked.text):
-            self._emit(event)
+        return result.ask
+
+
+class _Asking:
+    """The answers of one entry, and what had come of them when they were over before their end."""
+
+    def __init__(self, session: ChatSession) -> None:
+        self._session = session
+        self._asked: Asked | None = None
+        self._before: set[str] = set()
+        self._dropped_oldest = False
+
+    async def events(self, ask: Ask) -> AsyncGenerator[SessionEvent]:
+        from mp13.chat.conversation.turn import Asked
+
+        self._dropped_oldest = ask.drops_oldest
+        async with aclosing(self._session.answer(ask)) as events:
+            async for event in events:
+                if isinstance(event, Asked):
+                    self._asked, self._before = event, {turn.id for turn in self._session.answers}
+                yield event
+
+    def partial(self) -> dict[str, Turn]:
+        """By mix."""
+        if self._asked is None:
+            return {}
+        return {turn.mix: turn for turn in self._session.answers if turn.id not in self._before}
+
+    def remedy(self) -> Ask | None:
+        """The same without the oldest exchanges, if that was not tried and there are any."""
+        from mp13.chat.conversation.ask import Ask
+
+        if self._asked is None or self._dropped_oldest or len(self._session.turns) < 2:
+            return None
+        return Ask(mixes=self._asked.mixes, turn=self._asked.prompt.id, drops_oldest=True)
 
 
 def _sentence(error: Exception) -> str:

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from mp13.chat.tui.events import Entry
-from mp13.chat.tui.widgets.transcript import Transcript
+from mp13.chat.tui.widgets.transcript import Drawing, Transcript
 from mp13.chat.tui.widgets.turns import Answer, Notice, Question, Row
 
 if TYPE_CHECKING:
-    from mp13.chat.conversation.turn import Turn
+    from mp13.chat.conversation.turn import Asked, Turn
 
 
 class Dialogue:
-    def __init__(self, transcript: Transcript) -> None:
+    """`path` says how to draw the conversation as it is stored now."""
+
+    def __init__(self, transcript: Transcript, path: Callable[[], list[Drawing]]) -> None:
         self._transcript = transcript
+        self._path = path
+        self._moved: set[Entry] = set()  # those for whose answers the path was drawn anew
         self._sent: dict[Entry, Question | Notice] = {}
         self._answers: dict[Entry, list[Answer]] = {}
 
@@ -28,26 +32,30 @@ class Dialogue:
         await self._transcript.add(row)
         self._transcript.anchor()
 
-    async def begin(self, entry: Entry, mix: str) -> None:
-        """The entry's turn has come; a prompt gets its answer under it."""
+    def begin(self, entry: Entry) -> None:
+        """The entry's turn has come."""
         row = self._sent[entry]
         if isinstance(row, Question):
             row.set_waiting(False)
-            await self._answer(entry, row, (mix,))
 
-    async def compare(self, entry: Entry, mixes: tuple[str, ...], text: str) -> None:
-        """The entry is a comparison: its prompt stands in its place, and an answer of each mix under it."""
-        command, question = self._sent[entry], Question(text)
-        await self._transcript.add(question, after=command)
-        await self._transcript.drop(command)
-        self._sent[entry] = question
-        await self._answer(entry, question, mixes)
-
-    async def _answer(self, entry: Entry, row: Row, mixes: tuple[str, ...]) -> None:
-        self._answers[entry] = [Answer(mix) for mix in mixes]
+    async def ask(self, entry: Entry, asked: Asked) -> None:
+        """The prompt stands at the end of the path now, and an answer of each mix under it."""
+        row = self._sent.pop(entry)
+        if not asked.is_next:
+            self._moved.add(entry)
+            await self._transcript.show(self._path()[:-1])
+        if not (asked.is_next and isinstance(row, Question)):
+            question = Question(asked.prompt.text)
+            await self._transcript.add(question, after=row)
+            await self._transcript.drop(row)
+            row = question
+        waiting, self._sent = self._sent, {entry: row}
+        self._answers[entry] = [Answer(mix) for mix in asked.mixes]
+        under: Row = row
         for answer in self._answers[entry]:
-            await self._transcript.add(answer, after=row)
-            row = answer
+            await self._transcript.add(answer, after=under)
+            under = answer
+        self._sent |= waiting if asked.is_next else await self._again(waiting)
 
     def feed(self, entry: Entry, text: str, index: int) -> None:
         self._answers[entry][index].feed(text)
@@ -57,6 +65,7 @@ class Dialogue:
         await self._answers[entry][index].finish(turn)
         if all(answer.is_settled for answer in self._answers[entry]):
             del self._sent[entry], self._answers[entry]
+            self._moved.discard(entry)
 
     async def stop(self, entry: Entry, partial: Mapping[str, Turn]) -> None:
         """The reader had enough. `partial` is what was stored, by mix.
@@ -68,6 +77,7 @@ class Dialogue:
             for answer in answers:
                 if not answer.is_settled:
                     await answer.finish(partial.get(answer.mix), "stopped")
+            await self._go_back(entry, partial)
         elif entry in self._sent:
             await self.settle(entry, f"{entry.text}: stopped")
 
@@ -84,6 +94,7 @@ class Dialogue:
             if not answer.is_settled:
                 await answer.finish(partial[answer.mix])
             row = answer
+        row = None if await self._go_back(entry, partial) else row
         await self._transcript.add(Notice(reason, "error"), after=row)
         if command is not None:
             await self._transcript.drop(command)
@@ -98,9 +109,22 @@ class Dialogue:
     async def withdraw(self, entry: Entry) -> None:
         await self._transcript.drop(self._sent.pop(entry))
 
-    async def redraw(self, rows: list[Callable[[], Row]]) -> None:
-        """Draw another conversation. What still waits will be asked in it, and goes under it."""
-        await self._transcript.show(rows)
-        for entry, row in self._sent.items():
-            self._sent[entry] = row.again()
-            await self._transcript.add(self._sent[entry])
+    async def redraw(self) -> None:
+        """Draw the path anew: it is another one. What still waits will be asked in it, and goes under it."""
+        await self._transcript.show(self._path())
+        self._sent = await self._again(self._sent)
+
+    async def _again(self, sent: dict[Entry, Question | Notice]) -> dict[Entry, Question | Notice]:
+        """What was sent, drawn anew at the end."""
+        drawn = {entry: row.again() for entry, row in sent.items()}
+        for row in drawn.values():
+            await self._transcript.add(row)
+        return drawn
+
+    async def _go_back(self, entry: Entry, partial: Mapping[str, Turn]) -> bool:
+        """Where the path was moved for an answer of which nothing came, it is what it was before."""
+        is_back = entry in self._moved and not partial
+        self._moved.discard(entry)
+        if is_back:
+            await self.redraw()
+        return is_back

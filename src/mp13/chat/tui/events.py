@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 
 if TYPE_CHECKING:
+    from mp13.chat.conversation.ask import Ask
     from mp13.chat.conversation.session import ChatSession
     from mp13.chat.conversation.turn import CommandResult, SessionEvent, Turn
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One thing the reader sent: a prompt or a slash command. Two entries with one text are two entries."""
+    """One thing the reader sent: a prompt, a slash command, or an `ask` of a key, which `text` describes. Two entries
+    with one text are two entries."""
 
     text: str
+    ask: Ask | None = None
 
     @property
     def is_command(self) -> bool:
-        return self.text.startswith("/") and not self.text.startswith("//")
+        return self.ask is None and self.text.startswith("/") and not self.text.startswith("//")
 
 
 @dataclass(frozen=True)
@@ -36,19 +39,9 @@ class SessionOpened:
 
 @dataclass(frozen=True)
 class EntryStarted:
-    """It is this entry's turn now; `mix` will answer it."""
+    """It is this entry's turn now."""
 
     entry: Entry
-    mix: str
-
-
-@dataclass(frozen=True)
-class ComparisonStarted:
-    """The command in this entry lets `mixes` answer `text`, which may be the last prompt again."""
-
-    entry: Entry
-    mixes: tuple[str, ...]
-    text: str
 
 
 @dataclass(frozen=True)
@@ -60,11 +53,13 @@ class EntryWithdrawn:
 
 @dataclass(frozen=True)
 class EntryFailed:
-    """The entry could not be answered. `partial` is what had come by then, by mix."""
+    """The entry could not be answered. `partial` is what had come by then, by mix. `remedy` would work, but leaves out
+    what the model read before: the reader is asked first."""
 
     entry: Entry
     reason: str
     partial: Mapping[str, Turn] = field(default_factory=dict)
+    remedy: Ask | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +78,7 @@ class CommandDone:
 
 if TYPE_CHECKING:
     ChatEvent = (
-        SessionEvent | SessionOpened | EntryStarted | ComparisonStarted | EntryWithdrawn | EntryFailed | AnswerStopped
+        SessionEvent | SessionOpened | EntryStarted | EntryWithdrawn | EntryFailed | AnswerStopped
         | CommandDone
     )  # fmt: skip
 

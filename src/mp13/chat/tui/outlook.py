@@ -36,18 +36,9 @@ class Watch:
         self._warming, self._warm = None, set()
 
     def look(self, session: ChatSession) -> Outlook:
-        warming = _warming(session)
+        warming = session.warming
         if self._warming == session.mix != warming:  # it came to its end: a switch would have changed the mix too
             self._warm.add(session.mix)
         self._warming = warming
         warmth = WARMING if warming == session.mix else WARM if session.mix in self._warm else ""
-        return Outlook(session.mix, _scope(session), warmth)
-
-
-def _warming(session: ChatSession) -> str | None:
-    """The mix under which the history is computed now, while nobody asks for anything."""
-    return getattr(session, "warming", None)
-
-
-def _scope(session: ChatSession) -> str:
-    return "pinned to this branch" if getattr(session, "pinned", None) else "answers the next prompt"
+        return Outlook(session.mix, Outlook.scope if session.pin is None else "pinned to this branch", warmth)

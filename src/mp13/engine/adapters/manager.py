@@ -147,8 +147,14 @@ class AdapterManager:
             self._require_room(what, self.slots.bytes_of(digests), MixError)
 
     def text_of(self, name: str) -> AdapterText | None:
-        """What the adapter brings beside weights: chat template, tokens, system prompt."""
-        return self._by_name[name].text
+        """What the adapter brings beside weights: chat template, tokens, system prompt.
+
+        Raises:
+            MixError: it is gone, as it may be when another thread asks.
+        """
+        if (named := self._by_name.get(name)) is None:
+            raise MixError(f"adapter {name!r} was unloaded just now; load it again")
+        return named.text
 
     def active_from(self, adapters: AdapterWeights, token_ids: list[int]) -> int:
         """The first of the tokens that the adapters act on: an activated LoRA's last invocation, for all others 0."""

@@ -34,7 +34,10 @@ def last_invocation(token_ids: list[int], invocation: tuple[int, ...]) -> int:
 
 @dataclass(eq=False)
 class Sequence:
-    """`token_ids` are prompt and answer in one list; the first `num_computed_tokens` have their KV entries cached."""
+    """`token_ids` are prompt and answer in one list; the first `num_computed_tokens` have their KV entries cached.
+
+    An answer that was cut off and goes on begins with its last `num_given_tokens`, which count as said by the model.
+    """
 
     request_id: str
     token_ids: list[int]
@@ -46,10 +49,11 @@ class Sequence:
     kv_policy: KVPolicy = "exact"
     is_background: bool = False  # runs only while nothing else wants to, and gives way at once
     generates: bool = True  # False: its tokens are computed and cached, and nothing is sampled (prefill)
+    num_given_tokens: int = 0
     ending: frozenset[int] = frozenset()  # tokens that end its answer: EOS and stop tokens
 
     def __post_init__(self) -> None:
-        self.num_prompt_tokens = len(self.token_ids)
+        self.num_prompt_tokens = len(self.token_ids) - self.num_given_tokens
         self.num_computed_tokens = 0
         self.num_cached_tokens: int | None = None  # prompt tokens found in the cache; None until first scheduled
         self.block_table: list[int] = []
@@ -66,6 +70,7 @@ class Sequence:
 
     @property
     def num_generated_tokens(self) -> int:
+        """Of the whole answer, what was given of it included."""
         return len(self.token_ids) - self.num_prompt_tokens
 
     def block_hashes(

@@ -10,11 +10,12 @@ stands for an answer. The template carries them along, whatever it does with its
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mp13.engine.models.mistral_tokenizer import MistralTokenizer
+from mp13.engine.text.detokenizer import whole_text
 from mp13.engine.text.mistral_chat import Row, mistral_token_ids
 from mp13.errors import ConfigError, UnsupportedError
 
@@ -63,6 +64,17 @@ def continuation_ids(tokenizer: Any, text: str) -> list[int]:
     if isinstance(tokenizer, MistralTokenizer):
         return tokenizer(text, add_special_tokens=False)["input_ids"]
     return _Conversation(tokenizer, [ChatMessage("assistant", text)], is_past=True).content_ids()
+
+
+def begun_ids(tokenizer: Any, answer: ChatMessage, ending: Collection[int]) -> list[int]:
+    """The tokens of an answer that is to go on: those it was made of, without what ended it, where they spell its
+    content or go on from it (a stop string is not in the content); else its content's, as `continuation_ids`."""
+    ids = list(answer.token_ids or ())
+    while ids and ids[-1] in ending:
+        ids.pop()
+    if ids and whole_text(tokenizer, ids).startswith(answer.content):
+        return ids
+    return continuation_ids(tokenizer, answer.content)
 
 
 class _Conversation:

@@ -1,6 +1,6 @@
 """Token ids to text, piece by piece: never half a character, and nothing that may yet turn out to be a stop string."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _INCOMPLETE = "\ufffd"  # what a tokenizer writes for bytes that do not make a character (yet)
@@ -43,6 +43,12 @@ class Detokenizer:
         return text
 
 
+def whole_text(tokenizer: Any, token_ids: Iterable[int]) -> str:
+    """The text of an answer of these tokens, as a `Detokenizer` gives it out."""
+    detokenizer = Detokenizer(tokenizer)
+    return "".join(detokenizer.add(token_id) for token_id in token_ids) + detokenizer.flush()
+
+
 class StopStrings:
     """Looks for stop strings in a stream of text. Text that could be the beginning of one is held back.
 
@@ -60,9 +66,13 @@ class StopStrings:
         if found:
             self._held = ""
             return text[: min(found)[1]], True
+        return text.removesuffix(self.go_on_behind(text)), False
+
+    def go_on_behind(self, text: str) -> str:
+        """Look for stop strings from the end of `text` on; one in it is passed over. Returns what is held back."""
         keep = max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
-        return text[: len(text) - keep], False
+        return self._held
 
     def flush(self) -> str:
         held, self._held = self._held, ""

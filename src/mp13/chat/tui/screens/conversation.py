@@ -18,7 +18,6 @@ from mp13.chat.tui.dialogue import Dialogue
 from mp13.chat.tui.events import (
     AnswerStopped,
     CommandDone,
-    ComparisonStarted,
     Entry,
     EntryFailed,
     EntryStarted,
@@ -33,6 +32,7 @@ from mp13.chat.tui.screens.picker import AdapterPicker
 from mp13.chat.tui.tables import choices, diff_content, engine_rows, suggestions
 from mp13.chat.tui.widgets.completion import Suggestion
 from mp13.chat.tui.widgets.prompt import Prompt
+from mp13.chat.tui.widgets.transcript import Drawing
 from mp13.chat.tui.widgets.turns import Notice, row_of
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class ConversationScreen(Frame):
         self._open_session = open_session
         self._conductor = Conductor(lambda event: self.post_message(Happened(event)))
         self._worker: Worker[None] | None = None
-        self._dialogue = Dialogue(self._transcript)
+        self._dialogue = Dialogue(self._transcript, self._path)
         self._answered: Entry | None = None  # what is being answered
         self._quiet: set[Entry] = set()  # commands that have no row
         self._offers_stop = False
@@ -85,7 +85,7 @@ class ConversationScreen(Frame):
         await self._conductor.run(session)
 
     async def on_happened(self, message: Happened) -> None:
-        from mp13.chat.conversation.turn import AnswerDone, EngineFailed, EngineReady, LoadProgress, TextDelta
+        from mp13.chat.conversation.turn import AnswerDone, Asked, EngineFailed, EngineReady, LoadProgress, TextDelta
 
         match message.event:
             case SessionOpened(session):
@@ -97,14 +97,13 @@ class ConversationScreen(Frame):
             case EngineFailed() as failure:
                 self._tell(loading=None, problem="" if failure.falls_back else "no engine")
                 await self._transcript.add(Notice(failure.message, "error"))
-            case EntryStarted(entry, mix):
+            case EntryStarted(entry):
                 self._answered = entry
-                if not entry.is_command:
-                    self._watch.moved()
                 if entry not in self._quiet:
-                    await self._dialogue.begin(entry, mix)
-            case ComparisonStarted(entry, mixes, text):
-                await self._dialogue.compare(entry, mixes, text)
+                    self._dialogue.begin(entry)
+            case Asked() as asked if self._answered is not None:
+                self._watch.moved()
+                await self._dialogue.ask(self._answered, asked)
             case TextDelta(text, index) if self._answered is not None:
                 self._dialogue.feed(self._answered, text, index)
             case AnswerDone(turn, index) if self._answered is not None:
@@ -129,7 +128,7 @@ class ConversationScreen(Frame):
     async def _opened(self, session: ChatSession) -> None:
         if turns := list(session.turns):
             self._tell_cost(turns[-1])
-            await self._transcript.show([row_of(turn) for turn in turns])
+            await self._transcript.show(self._path())
         self._tell(model=Path(session.settings.model).name)
         await self._furnish(session)
 
@@ -140,7 +139,7 @@ class ConversationScreen(Frame):
             self.app.exit()
         if result.turns_changed:
             self._watch.moved()
-            await self._dialogue.redraw([row_of(turn) for turn in self._session.turns])
+            await self._dialogue.redraw()
             self._tell(tokens_per_s=None, cached_tokens=None, context_tokens=None)
             if turns := self._session.turns:
                 self._tell_cost(turns[-1])
@@ -150,6 +149,9 @@ class ConversationScreen(Frame):
         elif remarks := [str(remark) for remark in self._session.remarks if result.mix_changed]:
             await self._transcript.add(Notice("\n".join(remarks)))
         self._look()
+
+    def _path(self) -> list[Drawing]:
+        return [row_of(turn) for turn in self._session.turns] if self._session is not None else []
 
     def _tell_cost(self, turn: Turn) -> None:
         if (cost := turn.metrics) is not None:

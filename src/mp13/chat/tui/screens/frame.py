@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from mp13.chat.settings.schema import Settings
 
 LOOK_S = 2.0  # between two looks at what is on disk
-GLANCE_S = 0.25  # between two looks at what is being warmed
 
 
 class Frame(Screen[None]):
@@ -73,7 +72,7 @@ class Frame(Screen[None]):
 
     @abstractmethod
     def _run_quietly(self, command: str) -> None:
-        """Run a slash command that the reader did not type: what it does is seen where it was chosen."""
+        """Run a slash command that the reader did not type and that asks nothing: it is seen where it was chosen."""
 
     @property
     @abstractmethod
@@ -88,7 +87,7 @@ class Frame(Screen[None]):
         await self._regions.open(session)
         self._look()
         self.set_interval(LOOK_S, self._look)
-        self.set_interval(GLANCE_S, self._tell_outlook)
+        session.watch(self._tell_outlook)
 
     def _obey(self, settings: Settings) -> None:
         """Look as the settings say, and take the keys that they name."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from mp13.chat.text import one_line
+from mp13.chat.text import one_line, printable
 from mp13.chat.tui.widgets.rows import FAINT, MUTED, spread
 
 if TYPE_CHECKING:
@@ -26,11 +27,12 @@ def stored_row(info: ConversationInfo, is_present: bool, width: int) -> Content:
     from mp13.chat.library.shown import age
 
     turns = f"{info.turns} turn{'' if info.turns == 1 else 's'}"
-    return _two_lines(info.title, f"{turns} · {age(info.updated_at)}", is_present, width)
+    below = Content.styled(f"{turns} · {age(info.updated_at)}", MUTED)
+    return _two_lines(info.title, below, is_present, width)
 
 
 def found_row(found: Found, is_present: bool, width: int) -> Content:
-    return _two_lines(found.title, found.snippet, is_present, width)
+    return _two_lines(found.title, _snippet(found.snippet), is_present, width)
 
 
 def quoted(title: str) -> str:
@@ -39,8 +41,17 @@ def quoted(title: str) -> str:
     return f"“{shown.truncate(40, ellipsis=True).plain}”"
 
 
-def _two_lines(title: str, below: str, is_present: bool, width: int) -> Content:
+def _snippet(text: str) -> Content:
+    """What was found stands out of what is around it."""
+    around, *found = re.sub(r"\s+", " ", text).split("\x02")
+    pieces = [(around, MUTED)]
+    for piece in found:
+        hit, _, rest = piece.partition("\x03")
+        pieces += [(hit, "bold"), (rest, MUTED)]
+    return Content.assemble(*((printable(piece), style) for piece, style in pieces))
+
+
+def _two_lines(title: str, below: Content, is_present: bool, width: int) -> Content:
     mark = ("● ", "$accent") if is_present else ("  ", "")
     first = Content.assemble(mark, (one_line(title) or _UNTITLED, "bold" if is_present else ""))
-    second = Content.styled(f"  {one_line(below)}", MUTED)
-    return Content("\n").join(line.truncate(width, ellipsis=True) for line in (first, second))
+    return Content("\n").join(line.truncate(width, ellipsis=True) for line in (first, Content.assemble("  ", below)))

@@ -57,7 +57,8 @@ class KeyLine(Widget):
 
     def _fitting(self) -> list[_Hint]:
         """As many as there is room for; the last ones matter least."""
-        room, fitting = self.content_size.width, []
+        fitting: list[_Hint] = []
+        room = self.content_size.width
         for hint in self._hints:
             room -= hint.width + (_GAP if fitting else 0)
             if room < 0:

@@ -1,0 +1,88 @@
+"""The open conversations file: private to its owner, in WAL mode, of this version's schema, with errors in sentences.
+
+What is stored in it is store.py's.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from mp13.chat.conversation.store_schema import migrate
+from mp13.errors import Mp13Error
+from mp13.library.paths import data_dir
+
+_BUSY_S = 5.0  # how long another chat may hold the file before a write gives up
+
+
+class StoreFile:
+    """One process may hold several, and several processes one file each.
+
+    Raises:
+        Mp13Error: from any call, when the file cannot be read or written, with what to do about it.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or data_dir() / "conversations.db"
+        _create_private(self.path)
+        with self._explained():
+            # its users are careful to call from one thread at once, not always the same
+            self._db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._db.execute("PRAGMA foreign_keys = ON")
+                self._db.execute("PRAGMA secure_delete = ON")
+                with self._transaction():  # immediate, so that of two first chats one creates and the other sees it
+                    migrate(self._db, self.path)
+            except BaseException:
+                self._db.close()
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
+        with self._explained(), closing(self._db.execute(query, values)) as rows:
+            return rows.fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._explained():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.rollback()
+                raise
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise Mp13Error(
+                f"{self.path} cannot be used ({error}); move it away, use --no-log, or set MP13_DATA_DIR elsewhere"
+            ) from error
+
+
+def _create_private(path: Path) -> None:
+    """Make the file its owner's alone from the moment it exists; SQLite gives its side files the same mode."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+    except OSError as error:
+        raise Mp13Error(
+            f"{path} cannot be written ({error.strerror}); set MP13_DATA_DIR to a folder you can write, or use --no-log"
+        ) from error
