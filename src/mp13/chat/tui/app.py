@@ -6,17 +6,17 @@ One screen does the work (screens/conversation.py); this is what surrounds it: t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from textual.app import App, SystemCommand
+from textual.app import App
 from textual.binding import Keymap
 from textual.screen import Screen
 
 from mp13.chat.settings.keys import checked_keys
 from mp13.chat.settings.themes import DARK
-from mp13.chat.tui.keymap import bind, palette_entries
+from mp13.chat.tui.command_search import CommandSearch
+from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.palette import voice_variables
 from mp13.chat.tui.screens.conversation import ConversationScreen, OpenSession
 from mp13.chat.tui.themes import OWN_THEMES
@@ -33,6 +33,7 @@ class ChatApp(App[Exception]):
 
     TITLE = "mp13"
     CSS_PATH = "styles.tcss"
+    COMMANDS = {CommandSearch}
     BINDINGS = [
         bind("app.palette", "command_palette", "Commands", priority=True),
         bind("app.redraw", "redraw"),
@@ -59,14 +60,6 @@ class ChatApp(App[Exception]):
         """Raises ConfigError when an action or key is unknown, or a key is used twice."""
         self.given_keys = checked_keys(keymap)
         super().set_keymap(self.given_keys)
-
-    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        if isinstance(screen, ConversationScreen):
-            for command in screen.commands():
-                yield SystemCommand(command.label, command.help, partial(screen.write, command.value))
-        for entry in palette_entries(screen):
-            yield SystemCommand(entry.title, entry.keys, partial(self.run_action, entry.action, entry.node))
-        yield SystemCommand("Screenshot", "save a picture of the screen as SVG", self.deliver_screenshot)
 
     def action_redraw(self) -> None:
         self.refresh(layout=True)

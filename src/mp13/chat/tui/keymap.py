@@ -1,13 +1,11 @@
 """Keys as Textual has them: bindings made from the table of settings/keys.py, and what their help says."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 from textual import events
 from textual.binding import Binding
 from textual.dom import DOMNode
-from textual.screen import Screen
 from textual.widget import Widget
 
 from mp13.chat.settings.keys import KEY_ACTIONS, SCOPES, keys_of, label
@@ -29,6 +27,11 @@ def key_label(node: DOMNode, id: str) -> str:
     return label(keys_of(given_keys(node))[id]).partition(", ")[0]
 
 
+def hints(node: DOMNode, **words: str) -> str:
+    """What the keys of a dialog do, for its border: `hints(self, keep="choose", close="close")`."""
+    return " · ".join(f"{key_label(node, f'dialog.{name}')} {word}" for name, word in words.items())
+
+
 def help_sections(given: Mapping[str, str]) -> list[tuple[str, list[tuple[str, str]]]]:
     """By scope: its title, and pairs of keys and what they do. `given` are the keys that were remapped."""
     keys = keys_of(given)
@@ -36,26 +39,6 @@ def help_sections(given: Mapping[str, str]) -> list[tuple[str, list[tuple[str, s
         (title, [(label(keys[one.id]), one.help) for one in KEY_ACTIONS.values() if one.scope == scope])
         for scope, title in SCOPES.items()
     ]
-
-
-@dataclass(frozen=True)
-class PaletteEntry:
-    title: str
-    keys: str
-    action: str
-    node: DOMNode
-
-
-def palette_entries(screen: Screen[object]) -> list[PaletteEntry]:
-    """What keys do on `screen` as it is now, but for what can only be meant while one types."""
-    entries: dict[str, PaletteEntry] = {}
-    keys = keys_of(given_keys(screen))
-    for node, binding, *_ in screen.active_bindings.values():
-        action = KEY_ACTIONS.get(binding.id or "")
-        if action is not None and action.scope != "prompt":
-            title = action.help[0].upper() + action.help[1:]
-            entries.setdefault(action.id, PaletteEntry(title, label(keys[action.id]), binding.action, node))
-    return list(entries.values())
 
 
 class ActsInOrder:

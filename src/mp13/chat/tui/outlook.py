@@ -21,24 +21,25 @@ class Outlook:
 
 
 class Watch:
-    """Looks at a session now and then, and remembers under which mixes its history is computed."""
+    """Looks at a session when it changes, and remembers under which mixes its history has been computed since."""
 
     def __init__(self) -> None:
         self._warming: str | None = None  # as it was at the last look
         self._warm: set[str] = set()
+        self._answered = ""  # whose answer is the last; nobody wonders whether that one is warm
 
     def answered(self, mix: str) -> None:
-        """An answer of `mix` is whole: it left its history warm."""
-        self._warm.add(mix)
+        """An answer of `mix` is whole."""
+        self._answered = mix
 
     def moved(self) -> None:
         """The history is another now, or is about to be."""
-        self._warming, self._warm = None, set()
+        self._warming, self._warm, self._answered = None, set(), ""
 
     def look(self, session: ChatSession) -> Outlook:
-        warming = session.warming
-        if self._warming == session.mix != warming:  # it came to its end: a switch would have changed the mix too
-            self._warm.add(session.mix)
+        mix, warming = session.mix, session.warming
+        if self._warming == mix != warming:  # it came to its end: a switch would have changed the mix too
+            self._warm.add(mix)
         self._warming = warming
-        warmth = WARMING if warming == session.mix else WARM if session.mix in self._warm else ""
-        return Outlook(session.mix, Outlook.scope if session.pin is None else "pinned to this branch", warmth)
+        warmth = "" if mix == self._answered else WARMING if warming == mix else WARM if mix in self._warm else ""
+        return Outlook(mix, Outlook.scope if session.pin is None else "pinned to this branch", warmth)

@@ -126,11 +126,11 @@ class ConversationScreen(Frame):
         self._offer_stop()
 
     async def _opened(self, session: ChatSession) -> None:
-        if turns := list(session.turns):
+        await self._furnish(session)
+        if turns := session.turns:
             self._tell_cost(turns[-1])
             await self._transcript.show(self._path())
         self._tell(model=Path(session.settings.model).name)
-        await self._furnish(session)
 
     async def _command_done(self, entry: Entry, result: CommandResult) -> None:
         assert self._session is not None
@@ -160,14 +160,18 @@ class ConversationScreen(Frame):
 
     @on(Prompt.Sent)
     async def _prompt_sent(self, event: Prompt.Sent) -> None:
-        if event.text == "/quit":
+        await self._enter(event.text)
+
+    async def _enter(self, line: str) -> None:
+        """Do what was entered; some commands have a dialog here."""
+        if line == "/quit":
             self.app.exit()
-        elif event.text == "/help":
+        elif line == "/help":
             self.action_help()
-        elif event.text == "/adapter":
+        elif line == "/adapter":
             self.action_pick_adapter()
         else:
-            await self._submit(event.text)
+            await self._submit(line)
 
     async def _submit(self, text: str | None) -> None:
         if text is not None:
@@ -229,6 +233,13 @@ class ConversationScreen(Frame):
     def write(self, text: str) -> None:
         """Put `text` in the prompt, for the reader to go on."""
         self._prompt.show(text)
+
+    async def choose(self, value: str) -> None:
+        """A command was chosen from a list: one that may have an argument is for the reader to go on with."""
+        if value.endswith(" "):
+            self.write(value)
+        else:
+            await self._enter(value)
 
     async def action_new(self) -> None:
         await self._submit("/new")

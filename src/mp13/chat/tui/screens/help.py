@@ -10,7 +10,9 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from mp13.chat.text import printable
-from mp13.chat.tui.keymap import bind, given_keys, help_sections
+from mp13.chat.tui.keymap import bind, given_keys, help_sections, hints
+
+_NAMES = 24  # cells of the column of keys and commands
 
 
 class HelpScreen(ModalScreen[None]):
@@ -25,15 +27,18 @@ class HelpScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="help", classes="dialog") as dialog:
             dialog.border_title = "Help"
-            dialog.border_subtitle = "esc close"
-            for title, rows in [*help_sections(given_keys(self)), *self._known]:
+            dialog.border_subtitle = hints(self, close="close")
+            sections = [*help_sections(given_keys(self)), *self._known]
+            width = min(max(len(name) for _, rows in sections for name, _ in rows), _NAMES)
+            for title, rows in sections:
                 if rows:
                     yield Static(title, classes="heading")
-                    yield Static(_table(rows), classes="table")
+                    yield Static(_table(rows, width), classes="table")
 
 
-def _table(rows: list[tuple[str, str]]) -> Table:
+def _table(rows: list[tuple[str, str]], width: int) -> Table:
     table = Table.grid(padding=(0, 2))
+    table.add_column(width=width)
     for name, text in rows:
         table.add_row(Text(printable(name), "bold"), Text(printable(text)))
     return table

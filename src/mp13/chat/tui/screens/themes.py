@@ -8,16 +8,16 @@ from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from mp13.chat.settings.themes import THEMES
-from mp13.chat.tui.keymap import bind
+from mp13.chat.tui.keymap import bind, hints
 
 
 class ThemePicker(ModalScreen[None]):
-    BINDINGS = [bind("dialog.close", "give_up", "Close")]
+    BINDINGS = [bind("dialog.keep", "keep", "Keep", priority=True), bind("dialog.close", "give_up", "Close")]
 
     def compose(self) -> ComposeResult:
         with Vertical(id="themes", classes="dialog") as dialog:
             dialog.border_title = "Theme"
-            dialog.border_subtitle = "enter keep · esc leave"
+            dialog.border_subtitle = hints(self, keep="keep", close="leave")
             yield OptionList(*(Option(name, name) for name in THEMES), markup=False, compact=True)
 
     def on_mount(self) -> None:
@@ -29,7 +29,7 @@ class ThemePicker(ModalScreen[None]):
         self.app.theme = event.option_id or self._before
 
     @on(OptionList.OptionSelected)
-    def _keep(self) -> None:
+    def action_keep(self) -> None:
         self.dismiss()
         if self.app.theme != self._before:
             self.notify(f"mp13config set theme {self.app.theme} keeps it for the next time.", markup=False)

@@ -36,7 +36,7 @@ class SearchField(ActsInOrder, Input):
 class TitleField(ActsInOrder, Input):
     """Lies over the row whose title it changes."""
 
-    BINDINGS = [bind("dialog.close", "give_up", "Leave as it is")]
+    BINDINGS = [bind("dialog.keep", "submit", "Save"), bind("dialog.close", "give_up", "Leave as it is")]
 
     class GivenUp(Message):
         pass
