@@ -16,6 +16,10 @@ class ModelError(Mp13Error):
     """A model cannot be found, read or run."""
 
 
+class OutOfMemory(ModelError):
+    """Memory ran out, in the middle of a load or of one request. An engine that was up lives on."""
+
+
 class AdapterError(Mp13Error):
     """An adapter cannot be found, read or put on this model. The adapters already loaded are untouched."""
 
@@ -34,7 +38,7 @@ class ContextError(Mp13Error):
 
 _BY_NAME: dict[str, type[Mp13Error]] = {
     cls.__name__: cls
-    for cls in (Mp13Error, ConfigError, ModelError, AdapterError, MixError, UnsupportedError, ContextError)
+    for cls in (Mp13Error, ConfigError, ModelError, OutOfMemory, AdapterError, MixError, UnsupportedError, ContextError)
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mp13 import LLM, AsyncEngine, SamplingParams
-from mp13.engine.request import FinishEvent, RequestOutput, TokenEvent
+from mp13.engine.request import Activity, FinishEvent, RequestOutput, TokenEvent
 from mp13.errors import AdapterError, ConfigError, ContextError, MixError, ModelError, Mp13Error
 from tests.engine.tiny_models import LLAMA_LINEARS, tiny_adapter, tiny_model
 
@@ -50,14 +50,14 @@ async def engine(folder: Path) -> AsyncIterator[AsyncEngine]:
     await engine.close()
     core = engine._core
     assert core.pool.num_free == core.pool.num_blocks and core.adapters.slots.num_pins == 0
-    assert not core._running and not engine._deliver and not +core.adapters._users
+    assert not core._running and not engine._thread._deliver and not +core.adapters._users
 
 
 async def until_idle(engine: AsyncEngine) -> None:
     async with asyncio.timeout(20):
-        while engine._core.has_work() or not engine._jobs.empty():
+        while engine._core.has_work() or not engine._thread._jobs.empty():
             await asyncio.sleep(0.005)
-        await engine._call(lambda: None)  # the engine's thread may still be in the middle of its last job
+        await engine._thread.call(lambda: None)  # the engine's thread may still be in the middle of its last job
 
 
 async def answer(
@@ -296,11 +296,65 @@ async def test_closing_ends_a_judgement(folder: Path) -> None:
 def held(engine: AsyncEngine) -> Iterator[None]:
     """Keep the engine's thread busy meanwhile."""
     release = threading.Event()
-    engine._jobs.put(lambda: (release.wait(20), None)[1])
+    engine._thread._jobs.put(lambda: (release.wait(20), None)[1])
     try:
         yield
     finally:
         release.set()
+
+
+async def test_a_prompt_is_counted_while_the_engine_is_in_the_middle_of_a_step(engine: AsyncEngine) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    with held(engine):
+        async with asyncio.timeout(10):
+            report = await engine.count(messages, "a")
+    assert report.prompt_tokens == (await answer(engine, messages)).metrics.prompt_tokens
+    with pytest.raises(MixError, match="'nobody', which is not loaded"):
+        await engine.count(messages, "nobody")
+
+
+async def test_an_answer_that_goes_on_streams_what_is_new_and_ends_whole(engine: AsyncEngine) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    whole = await answer(engine, messages, SamplingParams(seed=3, max_tokens=12, ignore_eos=True))
+    begun = {"role": "assistant", "content": "", "token_ids": whole.token_ids[:5]}
+    params, new, so_far = SamplingParams(seed=3, max_tokens=7, ignore_eos=True), [], None
+    async for event in engine.generate([*messages, begun], params):
+        if isinstance(event, TokenEvent):
+            new.append(event.token_id)
+            so_far = so_far or engine.output_so_far(event.request_id)
+    assert isinstance(event, FinishEvent)
+    assert (new, event.output.token_ids, event.output.text) == (whole.token_ids[5:], whole.token_ids, whole.text)
+    assert so_far is None or so_far.continued_at == 5  # None where it had ended before we looked
+
+
+async def test_a_step_that_breaks_the_engines_own_rules_ends_all_requests_and_the_next_are_answered(
+    engine: AsyncEngine, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(**_: Any) -> Any:
+        raise AssertionError("a defect")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._core.scheduler, "schedule", broken)
+        asked = [answer(engine, prompt) for prompt in PROMPTS]
+        async with asyncio.timeout(20):
+            ends = await asyncio.gather(*asked, engine.score_details([5], [6], ["base"]), return_exceptions=True)
+        assert all(isinstance(end, AssertionError) for end in ends[: len(PROMPTS)])
+    assert (await answer(engine, PROMPTS[0])).token_ids == expected[0]
+
+
+async def test_it_tells_how_many_requests_run_and_wait(folder: Path) -> None:
+    heard: list[Activity] = []
+    engine = AsyncEngine(folder / "model", **{**OPTIONS, "max_num_seqs": 2}, on_activity=heard.append)
+    with held(engine):
+        asked = [asyncio.create_task(answer(engine, PROMPTS[0])) for _ in range(3)]
+        await asyncio.sleep(0.01)
+    await asyncio.gather(*asked)
+    await engine.prefill([5, 6, 7], background=True)
+    await until_idle(engine)
+    await engine.close()
+    assert heard[:2] == [Activity(0, 3), Activity(2, 1)]
+    assert heard[-1] == Activity(0, 0)
+    assert heard.count(Activity(0, 0)) == 1  # what is done in the background is not activity
 
 
 async def test_a_caller_cancelled_before_his_request_was_added_leaves_none(engine: AsyncEngine) -> None:
@@ -311,7 +365,7 @@ async def test_a_caller_cancelled_before_his_request_was_added_leaves_none(engin
         with pytest.raises(asyncio.CancelledError):
             await task
     await until_idle(engine)
-    assert not engine._deliver
+    assert not engine._thread._deliver
 
 
 async def test_a_caller_who_stops_waiting_for_a_load_does_not_end_the_engine(
@@ -448,7 +502,7 @@ async def test_closing_ends_running_answers_and_refuses_new_ones(folder: Path) -
         for one in events:
             *_, last = [event async for event in one]
             assert isinstance(last, FinishEvent) and last.output.finish_reason == "abort"
-    assert not engine._thread.is_alive()
+    assert not engine._thread.is_alive
     assert engine._core.pool.num_free == engine._core.pool.num_blocks
     async with asyncio.timeout(20):
         with pytest.raises(Mp13Error, match="the engine is closed"):
@@ -497,7 +551,7 @@ def test_progress_and_errors_of_loading_reach_the_caller(folder: Path) -> None:
         folder / "model", on_progress=lambda stage, fraction: stages.append((stage, fraction)), **OPTIONS
     )
     assert engine.info.model_type == "llama" and engine.info.kv_cache_tokens >= 300
-    fractions = [fraction for stage, fraction in stages if stage == "weights" and fraction is not None]
+    fractions = [fraction for stage, fraction in stages if stage == "reading weights" and fraction is not None]
     assert fractions == sorted(fractions) and fractions[-1] == 1.0
     asyncio.run(engine.close())
     with pytest.raises(ModelError, match="nowhere"):

@@ -92,14 +92,14 @@ def test_a_prefill_under_one_mix_serves_no_other(llm: LLM) -> None:
 
 def test_a_prefill_ends_with_an_empty_output_and_draws_no_seed(llm: LLM) -> None:
     core = llm._core
-    state = core._seeds.getstate()
+    state = core.admission._seeds.getstate()
     request_id = core.prefill(PAST, "a", kv_policy="keep")
     [event] = core.step()
     assert isinstance(event, FinishEvent) and event.request_id == request_id
     output = event.output
     assert (output.text, output.token_ids, output.finish_reason) == ("", [], "length")
     assert (output.adapters, output.kv_policy) == ("a", "keep")
-    assert core._seeds.getstate() == state and not core.has_work()
+    assert core.admission._seeds.getstate() == state and not core.has_work()
 
 
 def test_a_prompt_that_cannot_be_prefilled_is_refused_as_a_request_is(llm: LLM) -> None:

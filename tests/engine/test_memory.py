@@ -19,7 +19,7 @@ from mp13.engine.models import fitting, room
 from mp13.engine.models.footprint import model_shape, weight_format
 from mp13.engine.models.room import freed_on_failure, is_out_of_memory
 from mp13.engine.request import ErrorEvent, FinishEvent
-from mp13.errors import ConfigError, ModelError, UnsupportedError
+from mp13.errors import ConfigError, ModelError, OutOfMemory, UnsupportedError
 from mp13.library.fit import estimate_fit, read_model
 from tests.engine.gguf_files import write_gguf
 from tests.engine.memory import LiveBytes
@@ -140,7 +140,7 @@ def test_memory_that_runs_out_in_the_middle_of_loading_is_a_sentence(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr("mp13.engine.models.loader.Decoder", full)
-    with pytest.raises(ModelError, match=r"cpu ran out of memory while .* was loaded, with .* left for it now"):
+    with pytest.raises(OutOfMemory, match=r"cpu ran out of memory while .* was loaded, with .* left for it now"):
         LLM(folder / "model")
 
 
@@ -181,10 +181,33 @@ def test_a_step_without_memory_ends_the_largest_request_and_the_others_answer_as
     monkeypatch.setattr(core.runner, "run", run)
     ids = [core.add(prompt, GREEDY) for prompt in prompts]
     ends = outputs(core, ids)
-    assert isinstance(ends[1], ModelError) and "lower max_num_batched_tokens" in str(ends[1])
+    assert isinstance(ends[1], OutOfMemory) and "lower max_num_batched_tokens" in str(ends[1])
     assert (ends[0], ends[2]) == (expected[0], expected[2])
     assert len(kept) == 1 and kept[0]() is None  # what the step had made is free although its error was handed out
     assert core.pool.num_free == core.pool.num_blocks and not core.has_work()
+
+
+def test_a_request_for_which_an_allocation_fails_ends_and_the_next_is_answered(
+    core: EngineCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [expected] = outputs(core, [core.add([5, 6, 7], GREEDY)])
+    with monkeypatch.context() as patch:
+        patch.setattr(core.runner, "model", lambda *_: torch.empty(2**60, dtype=torch.uint8))  # torch's own refusal
+        [end] = outputs(core, [core.add([5, 6, 7], GREEDY)])
+        [score] = outputs(core, [core.score([5, 6, 7], ["base"])])
+    assert [type(end), type(score)] == [OutOfMemory] * 2
+    assert outputs(core, [core.add([5, 6, 7], GREEDY)]) == [expected]
+
+
+def test_an_adapter_for_which_there_is_no_memory_is_refused_and_the_engine_goes_on(
+    core: EngineCore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [expected] = outputs(core, [core.add([5, 6, 7], GREEDY)])
+    with monkeypatch.context() as patch, pytest.raises(OutOfMemory, match="no memory left"):
+        patch.setattr(core.adapters, "_read", lambda *_: bytearray(2**62))
+        core.load_adapter(tiny_adapter(folder / "large", folder / "model"))
+    assert core.adapters.infos == []
+    assert outputs(core, [core.add([5, 6, 7], GREEDY)]) == [expected]
 
 
 @pytest.mark.parametrize(

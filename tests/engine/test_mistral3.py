@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from mp13 import LLM, SamplingParams
 from mp13.engine.models.fp8 import dequantized
 from mp13.engine.models.mistral_tokenizer import MistralTokenizer, mistral_tokenizer_file
-from mp13.engine.text.chat_template import ChatMessage, chat_token_ids, continuation_ids, template_digest
+from mp13.engine.text.chat_template import ChatMessage, begun_ids, chat_token_ids, continuation_ids, template_digest
 from mp13.engine.text.detokenizer import Detokenizer
 from mp13.errors import AdapterError, ConfigError, ModelError
 from tests.engine.tiny_models import randomize, reference_logits, tiny_adapter, tiny_model, tiny_tokenizer
@@ -277,6 +277,16 @@ def test_ids_that_spell_something_else_are_left_out(tokenizer: MistralTokenizer)
         theirs = tokenizer.encode_chat([{"role": role, "content": text} for role, text in rows])
         given = [ChatMessage(role, text, ids if role == "assistant" else None) for role, text in rows]
         assert chat_token_ids(tokenizer, given) == theirs  # mistral-common shows no space at an answer's end
+
+
+def test_an_answer_that_goes_on_keeps_its_ids_and_a_text_alone_gives_none_that_is_special(
+    tokenizer: MistralTokenizer,
+) -> None:
+    made, ending = spelled(tokenizer, "Hello there"), {tokenizer.eos_token_id}
+    assert begun_ids(tokenizer, ChatMessage("assistant", "Hello", made), ending) == list(made[:-1])
+    of_text = begun_ids(tokenizer, ChatMessage("assistant", "Bye</s>", made), ending)
+    assert tokenizer.decode(of_text) == "Bye</s>"
+    assert min(of_text) >= NUM_SPECIAL
 
 
 def test_an_answer_cut_off_before_its_first_word_does_not_end_the_conversation(tokenizer: MistralTokenizer) -> None:

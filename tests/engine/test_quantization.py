@@ -383,7 +383,7 @@ class TestASavedModel:
         stages: list[str] = []
         request = QuantizeRequest(str(path), '{"bits": 2}', str(tmp_path / "new" / "two"), device="cpu")
         report = quantize_apart(request, lambda stage, fraction: stages.append(stage))
-        assert report.quantization == "hqq-2bit g32" and "weights" in stages
+        assert report.quantization == "hqq-2bit g32" and "quantizing weights" in stages
         assert report.size_bytes < report.base_bytes
         notes = json.loads((tmp_path / "new" / "two" / "mp13.json").read_text())
         assert notes["description"] == "model quantized as hqq-2bit g32"

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from mp13.errors import AdapterError, ModelError, UnsupportedError
 from mp13.mix import parse_mix
-from mp13.service.client import EngineGone
+from mp13.service.client import EngineGone, EngineStopped
 from mp13.service.schema import (
     AdapterInfo,
     AdaptersEvent,
     CompareRequest,
     CountReport,
     CountRequest,
+    EndedEvent,
     EngineConfig,
     EngineEvent,
     EngineInfo,
@@ -50,6 +51,7 @@ class FakeClient:
         self.placed: dict[str, AdapterInfo] = {}
         self.dead = asyncio.Event()
         self.closed = False
+        self.fails: FailedEvent | None = None  # how its load ends, if it is to fail
         self._news: asyncio.Queue[EngineEvent] = asyncio.Queue()
 
     async def events(self) -> AsyncGenerator[EngineEvent]:
@@ -58,7 +60,9 @@ class FakeClient:
             await self.host.waits.wait()
         if self.config.model.endswith("dies"):
             raise EngineGone("the engine process has ended; its log is /data/logs/engine.log")
-        if self.config.attn_implementation == self.host.breaks:
+        if self.fails is not None:
+            yield self.fails
+        elif self.config.attn_implementation == self.host.breaks:
             yield FailedEvent(code="ModelError", message="it ran out of memory; choose a smaller model")
         elif self.config.model.endswith("broken"):
             yield FailedEvent(code="ModelError", message="it has no weights; choose another model")
@@ -70,6 +74,9 @@ class FakeClient:
                 await asyncio.wait({news, dead}, return_when=asyncio.FIRST_COMPLETED)
                 if news.done():
                     yield news.result()
+                    if isinstance(event := news.result(), EndedEvent):
+                        self.dead.set()
+                        raise EngineStopped(f"the engine has ended: {event.reason}")
             finally:
                 news.cancel()
                 dead.cancel()
@@ -188,6 +195,10 @@ class FakeClient:
     async def unload_adapter(self, name: str) -> None:
         self._alive()
         del self.placed[name]
+
+    def tell(self, event: EngineEvent) -> None:
+        """Put `event` among those that the engine tells its chats; with an `EndedEvent` it is dead."""
+        self._news.put_nowait(event)
 
     def place(self, info: AdapterInfo) -> None:
         """Load `info` as any chat of this engine might."""

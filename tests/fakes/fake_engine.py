@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mp13.engine.request import (
+    Activity,
     AdapterInfo,
     CountReport,
     FinishEvent,
@@ -61,8 +62,8 @@ class FakeScores:
 
 
 class FakeEngine:
-    """Loads by the model's name: "slow" takes a minute, "broken" fails, "buggy" raises, "crash" dies; others are ready,
-    and "stubborn" does not end by itself.
+    """Loads by the model's name: "slow" takes a minute, "stuck" holds the interpreter for ever after a second, "broken"
+    fails, "buggy" raises, "crash" dies; others are ready, and "stubborn" does not end by itself.
 
     Answers "echo: " and the last message, a word a token, as the mix `pirate` would say "arr: ". Scripted messages:
     "count N" says N numbers, 20 ms each; "crash" kills the process after two tokens; "too long" is refused;
@@ -79,12 +80,13 @@ class FakeEngine:
         *,
         on_progress: Callable[[str, float | None], None] | None = None,
         on_adapters: Callable[[], None] = lambda: None,
+        on_activity: Callable[[Activity], None] = lambda activity: None,
         **settings: Any,
     ):
         self.settings = settings
         self.aborted = 0
         self.prefilled: list[tuple[str, Any]] = []
-        self._on_adapters = on_adapters
+        self._on_adapters, self._on_activity = on_adapters, on_activity
         self._running: dict[str, RequestOutput] = {}
         self._ids = itertools.count()
         self._seeds = random.Random(settings.get("seed", 0))
@@ -96,7 +98,9 @@ class FakeEngine:
     def _load(self, model: str, on_progress: Callable[[str, float | None], None]) -> None:
         for step in range(11):
             on_progress("reading weights", step / 10)
-            time.sleep(6 if model == "slow" else 0.01)
+            if model == "stuck" and step == 5:
+                sum(range(10**11))  # as a library does that holds the interpreter's lock
+            time.sleep({"slow": 6, "stuck": 0.2}.get(model, 0.01))
         if model == "broken":
             raise ModelError(f"{model!r} has no weights; choose another model")
         if model == "buggy":
@@ -164,6 +168,7 @@ class FakeEngine:
         policy = kv_policy or self.settings.get("kv_policy", "exact")
         output = RequestOutput("", [], "stop", str(mix), metrics, seed, members, None, policy, prompting, len(given))
         self._running[request_id] = output
+        self._on_activity(Activity(len(self._running), 0))
         words = self._words(text, mix.names)
         said = [word for word, _ in words[: len(given)]]
         try:
@@ -180,9 +185,12 @@ class FakeEngine:
             raise
         finally:
             del self._running[request_id]
-        ids = [*range(1, len(said) + 1), 0]
+            self._on_activity(Activity(len(self._running), 0))
+        cut = len(said) < len(words)
+        ids = [*range(1, len(said) + 1), *([] if cut else [0])]
         metrics = replace(metrics, generated_tokens=len(said) - len(given))
-        yield FinishEvent(request_id, replace(output, text="".join(said), token_ids=ids, metrics=metrics))
+        output = replace(output, text="".join(said), token_ids=ids, metrics=metrics)
+        yield FinishEvent(request_id, replace(output, finish_reason="length" if cut else "stop"))
 
     async def compare(
         self, prompt: Any, params: SamplingParams, mixes: Sequence[str], kv_policy: KVPolicy | None = None

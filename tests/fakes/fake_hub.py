@@ -69,9 +69,9 @@ class _Handler(BaseHTTPRequestHandler):
         parts = unquote(urlsplit(self.path).path).strip("/").split("/")
         if parts[:2] == ["api", "models"]:
             name, rest = "/".join(parts[2:4]), parts[4:]
-            revision = "/".join(rest[1:]) if rest[:1] == ["revision"] else "main"
+            revision = "/".join(rest[1:]) if rest[:1] in (["revision"], ["tree"]) else "main"
             if repository := self._allowed(name, open_to_all=True):
-                self._describe(name, repository, revision)
+                self._describe(name, repository, revision, as_tree=rest[:1] == ["tree"])
         elif len(parts) > 4 and parts[2] == "resolve":
             if repository := self._allowed("/".join(parts[:2])):
                 self._send_file(repository, parts[3], "/".join(parts[4:]), with_body)
@@ -90,13 +90,15 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return repository
 
-    def _describe(self, name: str, repository: Repository, revision: str) -> None:
+    def _describe(self, name: str, repository: Repository, revision: str, as_tree: bool) -> None:
         commit = repository.commit(revision)
         if commit is None:
             self._refuse(404, "RevisionNotFound")
             return
-        siblings = [_sibling(path, data) for path, data in repository.files(commit).items()]
-        body = json.dumps({"id": name, "modelId": name, "sha": commit, "siblings": siblings, "tags": []}).encode()
+        files = repository.files(commit).items()
+        siblings = [_sibling(path, data) for path, data in files]
+        described = {"id": name, "modelId": name, "sha": commit, "siblings": siblings, "tags": []}
+        body = json.dumps([_entry(path, data) for path, data in files] if as_tree else described).encode()
         self._headers(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
         self.wfile.write(body)
 
@@ -143,6 +145,13 @@ def _sibling(path: str, data: bytes) -> dict[str, Any]:
     if not path.endswith(".safetensors"):
         return described | {"blobId": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
     return described | {"lfs": {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 1}}
+
+
+def _entry(path: str, data: bytes) -> dict[str, Any]:
+    """The same in the listing of a commit."""
+    told = _sibling(path, data)
+    large = {"lfs": {**told["lfs"], "oid": told["lfs"]["sha256"]}} if "lfs" in told else {}
+    return {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()} | large
 
 
 def _commit(revision: str) -> str:

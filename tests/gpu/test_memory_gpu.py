@@ -14,7 +14,7 @@ from mp13.engine.config import EngineConfig
 from mp13.engine.models.footprint import weight_format
 from mp13.engine.models.room import free_memory
 from mp13.engine.request import ErrorEvent, FinishEvent
-from mp13.errors import ConfigError, ModelError
+from mp13.errors import ConfigError, ModelError, OutOfMemory
 from mp13.library.fit import estimate_fit, read_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")]
@@ -141,7 +141,7 @@ def test_a_step_without_memory_ends_its_largest_request_alone(folder: Path, cap:
                 ends[event.request_id] = event.error
             elif isinstance(event, FinishEvent):
                 ends[event.request_id] = event.output.token_ids
-    assert isinstance(ends[long], ModelError) and "no memory left" in str(ends[long])
+    assert isinstance(ends[long], OutOfMemory) and "no memory left" in str(ends[long])
     assert len(ends[short]) == 8 and ends[again] == expected.token_ids
 
 

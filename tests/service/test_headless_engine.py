@@ -1,5 +1,6 @@
 """The whole road: session, socket, engine process, and back."""
 
+import asyncio
 import io
 import json
 import os
@@ -18,10 +19,10 @@ from mp13.chat.conversation.turn import AnswerDone, EngineReady, SessionEvent, T
 from mp13.chat.settings.load import load_settings
 from mp13.library.paths import adapters_dir
 from mp13.service import launcher
-from mp13.service.client import EngineGone
+from mp13.service.client import EngineGone, EngineStopped
 from tests.fakes.command import Command
 from tests.fakes.fake_adapter import make_adapter
-from tests.service.conftest import FAKE, is_alive, seconds_until_gone
+from tests.service.conftest import FAKE, engine_pids, is_alive, seconds_until_gone
 
 
 @pytest_asyncio.fixture
@@ -59,6 +60,21 @@ async def test_an_engine_that_is_killed_in_the_middle_leaves_the_partial_answer(
         await ask(session, "crash")
     assert (session.turns[-1].text, session.turns[-1].finish_reason) == ("one two ", "abort")
     assert text_of(await ask(session, "again")) == "arr: again"
+
+
+async def test_an_engine_that_is_stopped_before_it_said_a_word_is_not_started_again_unasked(
+    session: ChatSession, runtime: Path
+) -> None:
+    assert text_of(await ask(session, "one")) == "arr: one"
+    waiting = asyncio.create_task(ask(session, "wait"))
+    await asyncio.sleep(0.3)
+    await session.client.stop("it was stopped with `mp13 stop`")
+    with pytest.raises(EngineStopped, match="it was stopped with `mp13 stop`; send the prompt again"):
+        await waiting
+    assert session.engine is None
+    for pid in engine_pids(runtime.parent):
+        assert await asyncio.to_thread(seconds_until_gone, pid) < 4
+    assert text_of(await ask(session, "two")) == "arr: two"
 
 
 async def test_leaving_an_answer_stops_it_in_the_engine(session: ChatSession) -> None:

@@ -32,7 +32,7 @@ async def test_progress_of_a_thousand_tensors_is_few_events_and_no_stage_is_lost
     host = EngineHost(Launch(config=EngineConfig("fake"), engine=FAKE))
     await host.adapters()
     published: list[LoadEvent] = []
-    monkeypatch.setattr(host, "_publish", published.append)
+    monkeypatch.setattr(host.news, "tell", published.append)
     for stage in ("weights", "cache"):
         for tensor in range(1000):
             host._progress(stage, tensor / 1000)

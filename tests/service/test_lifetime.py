@@ -1,6 +1,7 @@
 """One engine process for equal settings; it lives as long as a chat does, and a chat survives it."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -12,21 +13,28 @@ from pathlib import Path
 
 import pytest
 
-from mp13.errors import ModelError, Mp13Error
-from mp13.service import launcher
-from mp13.service.client import EngineGone
+from mp13.errors import ConfigError, ModelError, Mp13Error
+from mp13.service import hold, launcher
+from mp13.service.client import EngineGone, EngineStopped
 from mp13.service.schema import TokenEvent
 from tests.service.conftest import ROOT, Chats, answer, asking, engine_pids, is_alive, seconds_until_gone
 
 
 @contextmanager
-def a_chat(model: str, until: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
-    """A chat process that goes `until` there, and the pid of the engine that it started."""
+def another_chat(model: str, until: str) -> Iterator["subprocess.Popen[str]"]:
+    """A chat process that goes `until` there, with an engine that runs already."""
     with ExitStack() as ending:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
         command = [sys.executable, "-m", "tests.service.chat_process", model, until]
         chat = ending.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
         ending.callback(chat.kill)
+        yield chat
+
+
+@contextmanager
+def a_chat(model: str, until: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """The same, and the pid of the engine that it started."""
+    with another_chat(model, until) as chat:
         assert chat.stdout is not None
         yield chat, int(chat.stdout.readline())
 
@@ -38,8 +46,18 @@ def read_until(chat: "subprocess.Popen[str]", line: str) -> None:
 
 @pytest.mark.parametrize(
     ("model", "until", "heard"),
-    [("slow", "idle", "False"), ("fake", "answering", "token"), ("stubborn", "idle", "False")],
-    ids=["while its model loads", "in the middle of an answer", "with an engine that does not let go"],
+    [
+        ("slow", "idle", "False"),
+        ("fake", "answering", "token"),
+        ("fake", "comparing", "token"),
+        ("stubborn", "idle", "False"),
+    ],
+    ids=[
+        "while its model loads",
+        "in the middle of an answer",
+        "in the middle of a comparison",
+        "with an engine that does not let go",
+    ],
 )
 def test_killing_the_chat_ends_its_engine(model: str, until: str, heard: str) -> None:
     with a_chat(model, until) as (chat, engine):
@@ -47,6 +65,49 @@ def test_killing_the_chat_ends_its_engine(model: str, until: str, heard: str) ->
         assert is_alive(engine)
         chat.kill()
         assert seconds_until_gone(engine) < 5
+
+
+@pytest.mark.parametrize("until", ["answering", "comparing"])
+async def test_a_chat_keeps_its_answer_when_another_that_shares_its_engine_is_killed(chats: Chats, until: str) -> None:
+    with a_chat("fake", until) as (killed, engine):
+        await asyncio.to_thread(read_until, killed, "token")
+        client = await chats.open()
+        answering = asyncio.create_task(answer(client, "count 150", max_tokens=150))  # three seconds, beyond the grace
+        await asyncio.sleep(0.2)
+        killed.kill()
+        assert (await answering).text.endswith("149 ")
+        assert (await client.health()).pid == engine
+
+
+def test_killing_all_chats_that_share_an_engine_leaves_none() -> None:
+    with a_chat("fake", "comparing") as (one, engine), another_chat("fake", "answering") as two:
+        read_until(one, "token")
+        read_until(two, "token")
+        one.kill()
+        two.kill()
+        assert seconds_until_gone(engine) < 5
+
+
+@pytest.mark.parametrize("until", ["answering", "comparing"])
+def test_killing_engine_and_chats_together_leaves_nothing(until: str, runtime: Path) -> None:
+    with a_chat("fake", until) as (one, engine), another_chat("fake", until) as two:
+        read_until(one, "token")
+        read_until(two, "token")
+        for pid in (engine, one.pid, two.pid):
+            os.kill(pid, signal.SIGKILL)
+        assert seconds_until_gone(engine) < 5
+        assert engine_pids(runtime.parent) == []
+
+
+async def test_two_chats_that_lose_their_engine_share_the_next_one(chats: Chats, runtime: Path) -> None:
+    one, two = await chats.open(), await chats.open()
+    os.kill((await one.health()).pid, signal.SIGKILL)
+    for client in (one, two):
+        with pytest.raises(EngineGone):
+            await answer(client, "hi")
+    again = await asyncio.gather(chats.open(), chats.open())
+    [pid] = {(await client.health()).pid for client in again}
+    assert engine_pids(runtime.parent) == [pid]
 
 
 @pytest.mark.parametrize("until", ["before-settings", "before-lease"])
@@ -121,7 +182,9 @@ async def test_a_killed_engine_is_told_to_every_call_and_the_next_connection_sta
     await anext(running)
     os.kill(pid, signal.SIGKILL)
     for stream in (events, running):
-        with pytest.raises(EngineGone, match=r"the engine process has ended; its log is .*engine-\w{12}\.log"):
+        with pytest.raises(
+            EngineGone, match=r"the engine process was killed, as .* memory runs out; its log is .*\.log"
+        ):
             async for _ in stream:
                 pass
     with pytest.raises(EngineGone):
@@ -129,6 +192,27 @@ async def test_a_killed_engine_is_told_to_every_call_and_the_next_connection_sta
     again = await chats.open()
     assert (await answer(again, "hi")).text == "echo: hi"
     assert (await again.health()).pid != pid
+
+
+async def test_who_did_not_start_the_engine_cannot_tell_how_it_ended(chats: Chats) -> None:
+    await chats.open()
+    joined = await chats.open()
+    os.kill((await joined.health()).pid, signal.SIGKILL)
+    with pytest.raises(EngineGone, match=r"the engine process has ended; its log is .*engine-\w{12}\.log"):
+        await answer(joined, "hi")
+
+
+async def test_a_full_runtime_folder_leaves_no_process(
+    chats: Chats, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(hold, "publish", full)
+    with pytest.raises(ConfigError, match=r"cannot be written \(No space left on device\); make room there"):
+        await chats.open()
+    for pid in engine_pids(runtime.parent):
+        assert await asyncio.to_thread(seconds_until_gone, pid) < 2
 
 
 async def test_an_engine_that_dies_by_itself_in_an_answer_is_gone_after_what_it_said(chats: Chats) -> None:
@@ -196,10 +280,11 @@ async def test_what_lies_in_the_working_directory_is_not_imported(
 async def test_a_terminated_engine_ends_at_once_although_chats_hold_it(chats: Chats) -> None:
     client = await chats.open()
     pid = (await client.health()).pid
-    start = time.monotonic()
+    start, events = time.monotonic(), client.events()
+    await anext(events)
     os.kill(pid, signal.SIGTERM)
-    with pytest.raises(EngineGone):
-        async for _ in client.events():
+    with pytest.raises(EngineStopped):
+        async for _ in events:
             pass
     assert await asyncio.to_thread(seconds_until_gone, pid) < 4
     assert time.monotonic() - start < 4

@@ -13,7 +13,7 @@ from mp13.chat.library.merging import MergeReport, MergeRequest
 from mp13.chat.library.shelf import loaded_now, shelve
 from mp13.library.adapters import list_adapters
 from mp13.library.paths import adapters_dir
-from mp13.service import launcher
+from mp13.service import launcher, processes
 from tests.fakes.command import Command, Outcome
 from tests.fakes.fake_adapter import make_adapter
 from tests.fakes.fake_client import FakeHost
@@ -121,7 +121,7 @@ async def test_a_running_engine_says_what_it_holds_and_is_not_kept_alive(chats: 
     held, other = shelve(list_adapters([adapters_dir()]), await loaded_now())
     assert (held.state, held.loaded) == ("memory", True)
     assert (other.state, other.loaded) == ("disk", False)
-    for running in await launcher.running():
+    for running in await processes.running():
         await running.close()
     await client.close()
 
@@ -131,7 +131,7 @@ async def test_without_an_engine_none_is_started_to_list(runtime: Path) -> None:
     assert [one.state for one in shelve(list_adapters([adapters_dir()]), await loaded_now())] == ["disk"]
     (runtime / "dead.sock").touch()
     (runtime / "dead.json").write_text("{")
-    assert await launcher.running() == []
+    assert await processes.running() == []
 
 
 def test_a_check_loads_the_adapter_beside_the_others_and_takes_it_out_again(run: Run, host: FakeHost) -> None:

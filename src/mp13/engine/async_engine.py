@@ -1,29 +1,25 @@
 """The engine on a thread of its own, for servers and chats: many callers, one packed batch.
 
-Only the engine's thread touches the core. Callers hand it small jobs and await the answers; events go back to the
-event loop they came from.
+Only the engine's thread touches the core (engine_thread.py). What is asked of it here becomes small jobs for it, and
+iterators over the events that come back.
 """
 
 import asyncio
-import atexit
-import queue
-import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mp13.engine.core import EngineCore
 from mp13.engine.description import EngineDescription
+from mp13.engine.engine_thread import EngineThread
 from mp13.engine.llm import AnyPrompt, engine_config, engine_prompt
 from mp13.engine.models.loader import check_model
 from mp13.engine.models.room import freed_on_failure
 from mp13.engine.request import (
+    Activity,
     AdapterInfo,
     CountReport,
-    ErrorEvent,
-    Event,
     FinishEvent,
     KVPolicy,
     OnProgress,
@@ -34,17 +30,15 @@ from mp13.engine.request import (
     TokenScore,
 )
 from mp13.engine.text.scored_answer import scored_answer
-from mp13.errors import MixError, Mp13Error
-
-_T = TypeVar("_T")
-_Deliver = Callable[[Event], None]
+from mp13.errors import MixError
 
 
 class AsyncEngine:
     """Arguments and errors of `LLM`.
 
     `on_progress(stage, fraction or None)` is called while loading, which blocks. `on_adapters()` is called, on the
-    engine's thread, when `adapters` has changed without being asked to: an effect was measured, a place taken or left.
+    engine's thread, when `adapters` has changed without being asked to: an effect was measured, a place taken or left;
+    `on_activity(activity)`, when another number of requests runs or waits.
     """
 
     def __init__(
@@ -53,19 +47,15 @@ class AsyncEngine:
         *,
         on_progress: OnProgress | None = None,
         on_adapters: Callable[[], None] = lambda: None,
+        on_activity: Callable[[Activity], None] = lambda activity: None,
         **options: Any,
     ) -> None:
-        self._on_adapters = on_adapters
-        self._told: object = None  # of the adapters, when that was called last
+        self._on_adapters, self._on_activity = on_adapters, on_activity
+        self._told_adapters: object = None
+        self._told_activity = Activity(0, 0)
         with freed_on_failure():
             self._core = EngineCore(engine_config(model, options), on_progress or (lambda stage, fraction: None))
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._deliver: dict[str, _Deliver] = {}  # by request id; engine thread only
-        self._closed = False
-        self._closing = threading.Lock()  # no job is handed in after the engine's thread looked for the last time
-        self._thread = threading.Thread(target=self._turn, name="mp13-engine", daemon=True)
-        self._thread.start()
-        atexit.register(self._stop)  # a thread that computes while Python shuts down would take the process with it
+        self._thread = EngineThread(self._core, self._tell)
 
     @staticmethod
     def check(model: str | Path, **options: Any) -> None:
@@ -82,14 +72,14 @@ class AsyncEngine:
         return self._core.adapters.infos
 
     async def load_adapter(self, path: str | Path, name: str | None = None) -> AdapterInfo:
-        return await self._call(lambda: self._core.load_adapter(path, name))
+        return await self._thread.call(lambda: self._core.load_adapter(path, name))
 
     def changed_adapters(self) -> list[str]:
         """Names of the adapters whose files have changed since they were read; loading one again picks that up."""
         return self._core.adapters.changed()
 
     async def unload_adapter(self, name: str) -> None:
-        await self._call(lambda: self._core.unload_adapter(name))
+        await self._thread.call(lambda: self._core.unload_adapter(name))
 
     async def generate(
         self,
@@ -111,7 +101,7 @@ class AsyncEngine:
         def add() -> list[str]:
             return [self._core.add(request, params or SamplingParams(), adapters, request_id, kv_policy)]
 
-        async with aclosing(self._events(add)) as events:
+        async with aclosing(self._thread.events(add)) as events:
             async for _, event in events:
                 yield event
 
@@ -134,7 +124,7 @@ class AsyncEngine:
         def add() -> list[str]:
             return [self._core.prefill(request, adapters, request_id, kv_policy, background=background)]
 
-        async with aclosing(self._events(add)) as events:
+        async with aclosing(self._thread.events(add)) as events:
             _, finish = await anext(events)
         output: RequestOutput = finish.output
         return output
@@ -153,7 +143,7 @@ class AsyncEngine:
         def add() -> list[str]:
             return self._core.compare(request, params or SamplingParams(), mixes, kv_policy=kv_policy)
 
-        async with aclosing(self._events(add)) as events:
+        async with aclosing(self._thread.events(add)) as events:
             async for index, event in events:
                 yield index, event
 
@@ -173,12 +163,13 @@ class AsyncEngine:
         request = None if prompt is None else engine_prompt(prompt)
         if not mixes:
             raise MixError("there is no mix to judge the answer; give at least one, such as 'base'")
-        token_ids, start, tokenizer = await self._call(lambda: self._core.prompts.judged_ids(request, answer, mixes[0]))
+        prompts = self._core.prompts
+        token_ids, start, tokenizer = await self._thread.call(lambda: prompts.judged_ids(request, answer, mixes[0]))
         scores: tuple[tuple[TokenScore, ...], ...] = ()
-        async with aclosing(self._events(lambda: [self._core.score(token_ids, mixes, start)])) as events:
+        async with aclosing(self._thread.events(lambda: [self._core.score(token_ids, mixes, start)])) as events:
             async for _, event in events:
                 scores = event.scores
-        return await self._call(lambda: scored_answer(tokenizer, token_ids, start, scores))
+        return await self._thread.call(lambda: scored_answer(tokenizer, token_ids, start, scores))
 
     async def count(self, prompt: AnyPrompt, adapters: str | None = None) -> CountReport:
         """How long the prompt is that `generate` would make of this. No running answer waits for it, nor it for one.
@@ -192,101 +183,20 @@ class AsyncEngine:
         """A running answer as it stands; None for an id that is not, or no longer, known. May be asked at any time."""
         return self._core.output_so_far(request_id)
 
-    async def _events(self, add: Callable[[], list[str]]) -> AsyncGenerator[tuple[int, Any]]:
-        """Every event of the requests that `add` makes on the engine's thread, with the request's index, until all have
-        ended. An error of one ends them all, and so does leaving early."""
-        loop = asyncio.get_running_loop()
-        events: asyncio.Queue[Event] = asyncio.Queue()
-
-        def deliver(event: Event) -> None:
-            loop.call_soon_threadsafe(events.put_nowait, event)
-
-        def add_all() -> list[str]:
-            request_ids = add()
-            self._deliver.update(dict.fromkeys(request_ids, deliver))
-            return request_ids
-
-        added = self._submit(add_all)
-        left: dict[str, int] | None = None
-        try:
-            request_ids = await asyncio.shield(asyncio.wrap_future(added))
-            left = {request_id: index for index, request_id in enumerate(request_ids)}
-            while left:
-                event = await events.get()
-                index = left[event.request_id] if isinstance(event, TokenEvent) else left.pop(event.request_id)
-                if isinstance(event, ErrorEvent):
-                    raise event.error
-                yield index, event
-        finally:
-            if left != {}:  # perhaps the caller was cancelled before the requests were even added
-                added.add_done_callback(self._abort_added)
-
-    def _abort_added(self, added: "Future[list[str]]") -> None:
-        for request_id in () if added.exception() else added.result():
-            self.abort(request_id)
-
     def abort(self, request_id: str) -> None:
         """End a request; its iterator gets a FinishEvent with reason "abort". Unknown ids are ignored."""
-        self._jobs.put(lambda: self._hand_out(self._core.abort(request_id)))
+        self._thread.abort(request_id)
 
     async def close(self) -> None:
         """Abort everything and end the engine's thread."""
-        atexit.unregister(self._stop)
-        await asyncio.to_thread(self._stop)
+        await asyncio.to_thread(self._thread.stop)
 
-    def _stop(self) -> None:
-        with self._closing:
-            self._closed = True
-            self._jobs.put(lambda: None)
-        self._thread.join()
-
-    def _turn(self) -> None:
-        while not self._closed:
-            if not self._core.has_work():
-                self._jobs.get()()  # sleep until somebody wants something
-            while not self._jobs.empty():
-                self._jobs.get()()
-            if self._core.has_work():
-                self._hand_out(self._core.step())
-                self._tell_of_adapters()
-        while not self._jobs.empty():
-            self._jobs.get()()
-        for request_id in list(self._deliver):
-            self._hand_out(self._core.abort(request_id))
-
-    def _tell_of_adapters(self) -> None:
+    def _tell(self) -> None:
+        """On the engine's thread, in every turn."""
+        if (activity := self._core.activity) != self._told_activity:
+            self._told_activity = activity
+            self._on_activity(activity)
         present = frozenset(self._core.adapters.slots.resident), self._core.effects.num_measured
-        if present != self._told:
-            self._told = present
+        if present != self._told_adapters:
+            self._told_adapters = present
             self._on_adapters()
-
-    def _hand_out(self, events: list[Event]) -> None:
-        for event in events:
-            deliver = self._deliver[event.request_id]
-            if not isinstance(event, TokenEvent):
-                del self._deliver[event.request_id]
-            try:
-                deliver(event)
-            except RuntimeError:  # the caller's event loop is gone
-                self._jobs.put(lambda lost=event.request_id: self._hand_out(self._core.abort(lost)))  # type: ignore[misc]
-
-    def _submit(self, job: Callable[[], _T]) -> "Future[_T]":
-        future: Future[_T] = Future()
-
-        def run() -> None:
-            if not future.set_running_or_notify_cancel():
-                return  # nobody waits for it any more
-            try:
-                future.set_result(job())
-            except BaseException as error:
-                future.set_exception(error)
-
-        with self._closing:
-            if self._closed:
-                future.set_exception(Mp13Error("the engine is closed; start it again"))
-            else:
-                self._jobs.put(run)
-        return future
-
-    async def _call(self, job: Callable[[], _T]) -> _T:
-        return await asyncio.wrap_future(self._submit(job))

@@ -18,9 +18,11 @@ from mp13.engine.effect import EffectCheck
 from mp13.engine.execution.model_runner import ModelRunner, Sampled
 from mp13.engine.execution.sizing import give_cache
 from mp13.engine.models.loader import load_model
+from mp13.engine.models.progress import SIZING
 from mp13.engine.models.room import is_out_of_memory, readable
 from mp13.engine.prompts import Prompt, PromptReader
 from mp13.engine.request import (
+    Activity,
     AdapterInfo,
     CountReport,
     ErrorEvent,
@@ -67,7 +69,7 @@ class EngineCore:
             dtype=loaded.activation_dtype,
             device=loaded.device,
         )
-        on_progress("cache", None)
+        on_progress(SIZING, None)
         num_blocks, self.max_model_len = give_cache(config, loaded, self.runner, self.adapters.reserved_bytes)
         self.pool = BlockPool(num_blocks, config.block_size, config.enable_prefix_caching)
         self.scheduler = Scheduler(
@@ -228,9 +230,27 @@ class EngineCore:
                 events += self._fail(seq, error)
         return events
 
+    @property
+    def activity(self) -> Activity:
+        """The requests that somebody waits for: answers, prefills, scores; not what is done in the background."""
+        running = sum(not seq.is_background for seq in self.scheduler.running) + len(self.scoring.running)
+        return Activity(running, len(self.scheduler.waiting) + len(self.scoring.waiting))
+
+    def fail_all(self, error: Exception) -> list[Event]:
+        """End every request with `error`."""
+        events = [event for running in list(self._running.values()) for event in self._fail(running.seq, error)]
+        return events + self.scoring.fail_all(error, self.scheduler)
+
     def load_adapter(self, path: str | Path, name: str | None = None) -> AdapterInfo:
-        """Load a PEFT folder. Its effect is measured in a later step, when nobody waits."""
-        info = self.adapters.load(Path(os.path.expanduser(path)), name)
+        """Load a PEFT folder. Its effect is measured in a later step, when nobody waits.
+
+        Raises:
+            AdapterError, MixError, OutOfMemory: it cannot be loaded, and nothing has changed.
+        """
+        try:
+            info = self.adapters.load(Path(os.path.expanduser(path)), name)
+        except Exception as error:
+            raise readable(error) from None
         self.effects.add(info)
         return info
 

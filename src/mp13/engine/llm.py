@@ -104,7 +104,8 @@ class LLM:
         """Answer conversations: lists of {"role", "content"} and, for earlier answers, "token_ids".
 
         One that ends with an answer asks for more of it. The output is the whole answer, `continued_at` says how many
-        of its tokens were there before, and at one seed it is the answer that would have come without the cut.
+        of its tokens were there before. At one seed it is the answer that would have come without the cut; in 16
+        bits, as far as rounding allows.
         """
         prompts = [to_messages(messages) for messages in message_lists]
         return self._run(prompts, params, adapters, on_token, kv_policy)

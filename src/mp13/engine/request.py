@@ -89,6 +89,14 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Activity:
+    """How many requests an engine computes now, and how many wait for their turn."""
+
+    running: int
+    waiting: int
+
+
+@dataclass(frozen=True)
 class CountReport:
     """How long a prompt is. It must be shorter than the context, which holds prompt and answer."""
 

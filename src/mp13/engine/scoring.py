@@ -149,6 +149,10 @@ class Scoring:
         groups = [group for group in (*self.running, *self.waiting) if group.request_id == request_id]
         return [event for g in groups for event in self._fail(g, Mp13Error("the scoring was aborted"), scheduler)]
 
+    def fail_all(self, error: Exception, scheduler: Scheduler) -> list[Event]:
+        groups = [*self.running, *self.waiting]
+        return [event for group in groups for event in self._fail(group, error, scheduler)]
+
     def takes_turn(self, scheduler: Scheduler) -> bool:
         """Whether the next step is ours: every other one while requests want to run, too."""
         self._had_turn = self.has_work() and not (self._had_turn and scheduler.has_foreground)

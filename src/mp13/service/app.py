@@ -12,8 +12,10 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
-from typing import TypeVar
+from types import FrameType
+from typing import Any, TypeVar
 
 import uvicorn
 from pydantic import BaseModel, ValidationError
@@ -26,7 +28,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mp13.errors import ConfigError, Mp13Error
 from mp13.service.endpoint import HAS_UNIX_SOCKETS, Launch, listen_loopback, publish
 from mp13.service.host import EngineHost
+from mp13.service.parent import die_with_parent
 from mp13.service.schema import (
+    CHAT_HEADER,
     CheckRequest,
     CompareRequest,
     CountRequest,
@@ -35,6 +39,7 @@ from mp13.service.schema import (
     LoadAdapterRequest,
     PrefillRequest,
     ScoreRequest,
+    StopRequest,
     adapter_infos,
     adapter_lists,
     count_reports,
@@ -50,24 +55,23 @@ class Service:
 
     def __init__(self, host: EngineHost) -> None:
         self.host = host
-        self.ending = False
 
     async def events(self, request: Request) -> Response:
-        if self.ending:  # too late to hold it
+        if self.host.news.ended.done():  # too late to hold it
             return _json(FailedEvent(code="EngineGone", message="this engine process is ending").model_dump_json(), 503)
-        return LineStream(self.host.events())
+        return LineStream(self.host.events(request.headers.get(CHAT_HEADER, "")))
 
     async def generate(self, request: Request) -> Response:
-        return LineStream(self.host.answer(await _body(request, GenerateRequest)))
+        return self._until_ended(self.host.answer(await _body(request, GenerateRequest)))
 
     async def compare(self, request: Request) -> Response:
-        return LineStream(self.host.compare(await _body(request, CompareRequest)))
+        return self._until_ended(self.host.compare(await _body(request, CompareRequest)))
 
     async def prefill(self, request: Request) -> Response:
-        return LineStream(self.host.prefill(await _body(request, PrefillRequest)))
+        return self._until_ended(self.host.prefill(await _body(request, PrefillRequest)))
 
     async def score(self, request: Request) -> Response:
-        return LineStream(self.host.score(await _body(request, ScoreRequest)))
+        return self._until_ended(self.host.score(await _body(request, ScoreRequest)))
 
     async def count(self, request: Request) -> Response:
         return _json(count_reports.dump_json(await self.host.count(await _body(request, CountRequest))))
@@ -90,6 +94,14 @@ class Service:
     async def health(self, request: Request) -> Response:
         return _json(self.host.health.model_dump_json())
 
+    async def stop(self, request: Request) -> Response:
+        self.host.news.end((await _body(request, StopRequest)).reason)
+        return Response(status_code=204)
+
+    def _until_ended(self, events: AsyncGenerator[BaseModel]) -> Response:
+        """What an answer has said so far is the chat's, also when the process ends."""
+        return LineStream(events, self.host.news.ended)
+
 
 def make_app(service: Service, token: str | None) -> ASGIApp:
     """The ASGI application; with a `token`, it answers only those who bring it."""
@@ -106,6 +118,7 @@ def make_app(service: Service, token: str | None) -> ASGIApp:
             Route("/v1/mp13/adapters/{name}", service.unload_adapter, methods=["DELETE"]),
             Route("/v1/mp13/check", service.check, methods=["POST"]),
             Route("/v1/mp13/health", service.health, methods=["GET"]),
+            Route("/v1/mp13/stop", service.stop, methods=["POST"]),
         ],
         exception_handlers={Mp13Error: _failure, Exception: _failure},
     )
@@ -143,24 +156,40 @@ def _json(content: str | bytes, status: int = 200) -> Response:
 
 
 async def serve(launch: Launch, listener: socket.socket, token: str | None) -> None:
-    """Serve until no chat is left."""
+    """Serve until no chat is left, or until it is stopped."""
     host = EngineHost(launch)
-    service = Service(host)
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
-            make_app(service, token), http="h11", ws="none", lifespan="off", access_log=False, log_config=None,
+            make_app(Service(host), token), http="h11", ws="none", lifespan="off", access_log=False, log_config=None,
             server_header=False, timeout_graceful_shutdown=1,
-        )
+        ),
+        on_signal=lambda: host.news.end("it was terminated"),
     )  # fmt: skip
-    watching = asyncio.create_task(_end_when_abandoned(service, server))
+    watching = asyncio.create_task(_end_in_time(host, server))
     await server.serve(sockets=[listener])
     await watching
     await host.close()
 
 
-async def _end_when_abandoned(service: Service, server: uvicorn.Server) -> None:
-    await service.host.leases.abandoned()
-    service.ending = True
+class _Server(uvicorn.Server):
+    """Calls `on_signal` on its event loop when the system asks it to end."""
+
+    def __init__(self, config: uvicorn.Config, on_signal: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._loop = asyncio.get_running_loop()
+        self._on_signal = on_signal
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._loop.call_soon_threadsafe(self._on_signal)
+        super().handle_exit(sig, frame)
+
+
+async def _end_in_time(host: EngineHost, server: uvicorn.Server) -> None:
+    abandoned = asyncio.create_task(host.leases.abandoned())
+    ends: list[asyncio.Future[Any]] = [abandoned, host.news.ended]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    abandoned.cancel()
+    host.news.end("no chat was left")
     server.should_exit = True
     # A C thread with the system's own exit: works while the interpreter is held by a load.
     faulthandler.dump_traceback_later(_END_S, exit=True)
@@ -182,6 +211,7 @@ def main() -> None:
         listener = inherited
     else:
         parser.error(f"--fd {arguments.fd} is not a Unix socket")
+    die_with_parent()  # until the model is loaded; a parent that died before this sends no settings
     launch = Launch.model_validate_json(sys.stdin.buffer.read())
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("mp13").setLevel(logging.INFO)

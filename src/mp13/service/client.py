@@ -3,8 +3,10 @@
 Finding or starting that process is the launcher's. No torch; httpx loads with the first client, not with this module.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,11 +16,13 @@ from mp13.errors import Mp13Error, error_from_wire
 from mp13.mix import check_name
 from mp13.service.endpoint import Address
 from mp13.service.schema import (
+    CHAT_HEADER,
     AdapterInfo,
     CheckRequest,
     CompareRequest,
     CountReport,
     CountRequest,
+    EndedEvent,
     EngineConfig,
     EngineEvent,
     FailedEvent,
@@ -30,6 +34,7 @@ from mp13.service.schema import (
     ScoreReport,
     ScoreRequest,
     StartedEvent,
+    StopRequest,
     TokenEvent,
     adapter_infos,
     adapter_lists,
@@ -41,8 +46,13 @@ from mp13.service.schema import (
 if TYPE_CHECKING:
     import httpx
 
+    from mp13.service.hold import Hold
+
 _ROOT = "/v1/mp13"
 _CONNECT_S = 5.0
+_UP_S = 0.5  # for an engine to say that it is
+_EXIT_S, _EXIT_TRIES = 0.3, 15  # for the system to say how a process ended, after its socket has closed
+_SIGKILL = 9
 _Event = TypeVar("_Event")
 AnswerEvent = StartedEvent | TokenEvent | FinishEvent
 
@@ -51,17 +61,25 @@ class EngineGone(Mp13Error):
     """The engine process has ended or cannot be reached; `launcher.connect` starts another."""
 
 
+class EngineStopped(Mp13Error):
+    """The engine process was ended on purpose, by `mp13 stop` or by the system's own means. Unlike one that is gone, it
+    is not to be started again unasked."""
+
+
 class EngineClient:
     """One chat's connection to an engine process. Calls wait while the model loads and raise what the engine raised.
 
     Raises:
         EngineGone: from any call, when the process ends before it has answered.
+        EngineStopped: likewise, when somebody ends it.
     """
 
-    def __init__(self, address: Address, log: Path | None = None) -> None:
+    def __init__(self, address: Address, log: Path | None = None, hold: "Hold | None" = None) -> None:
         import httpx
 
         self.log = log  # where the process writes its diagnostics
+        self.exit_code: Callable[[], int | None] | None = None  # of a process that this chat has started
+        self._hold = hold
         self._lease: httpx.Response | None = None
         # A connection a call: an idle one that the engine just closed would look like a dead engine.
         limits = httpx.Limits(max_keepalive_connections=0)
@@ -70,7 +88,8 @@ class EngineClient:
             # `verify` spares reading certificates: there is no TLS here
             transport=httpx.AsyncHTTPTransport(uds=uds, limits=limits, verify=False, trust_env=False),
             base_url=f"http://127.0.0.1:{address.port}" if address.port else "http://engine",
-            headers={"Authorization": f"Bearer {address.token}"} if address.token else None,
+            headers={CHAT_HEADER: secrets.token_hex(8)}
+            | ({"Authorization": f"Bearer {address.token}"} if address.token else {}),
             timeout=httpx.Timeout(None, connect=_CONNECT_S),
             trust_env=False,  # no proxy stands between a chat and its own engine
         )
@@ -79,9 +98,17 @@ class EngineClient:
         """Take a lease that lasts until `close`, so that the engine stays while no events are read."""
         self._lease = await self._open("GET", "/events")
 
-    def events(self) -> AsyncGenerator[EngineEvent]:
-        """The engine's life, from its present state on. Reading it is a lease too."""
-        return self._stream("GET", "/events", engine_events.validate_json)
+    async def events(self) -> AsyncGenerator[EngineEvent]:
+        """The engine's life, from its present state on. Reading it is a lease too.
+
+        Raises:
+            EngineStopped: after an `EndedEvent`.
+        """
+        async with aclosing(self._stream("GET", "/events", engine_events.validate_json)) as events:
+            async for event in events:
+                yield event
+                if isinstance(event, EndedEvent):
+                    raise _stopped(event.reason)
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[AnswerEvent]:
         """The answer, token by token, closed by a `FinishEvent`. Closing the iterator early aborts it."""
@@ -123,16 +150,37 @@ class EngineClient:
         """Whether the engine is loading, ready or failed. Answers at once, also while it loads."""
         return Health.model_validate_json(await self._call("GET", "/health"))
 
+    async def stop(self, reason: str) -> None:
+        """End the process, whoever uses it. All its chats hear the reason."""
+        await self._call("POST", "/stop", StopRequest(reason=reason))
+
     async def close(self) -> None:
-        """Give the lease back and end every call. The engine ends soon after its last client closed."""
-        if self._lease:
-            await self._lease.aclose()
-        await self._http.aclose()
+        """Give the lease back and end every call. The engine ends soon after its last client closed; one that is not up
+        yet, at once, whatever it is in the middle of."""
+        hold, self._hold = self._hold, None
+        try:
+            if hold and hold.take_alone() and not await self._is_up():
+                hold.record.kill()
+            if self._lease:
+                await self._lease.aclose()
+        finally:
+            if hold:
+                hold.close()
+            await self._http.aclose()
+
+    async def _is_up(self) -> bool:
+        """False while it loads, and when it does not answer at all. One that is gone or has failed ends by itself."""
+        try:
+            async with asyncio.timeout(_UP_S):
+                return (await self.health()).status != "loading"
+        except TimeoutError:
+            return False
+        except Mp13Error:
+            return True
 
     async def _call(self, method: str, path: str, body: BaseModel | None = None) -> bytes:
-        async with aclosing(await self._open(method, path, body)) as response:
-            with self._loss():
-                return await response.aread()
+        async with aclosing(await self._open(method, path, body)) as response, self._loss():
+            return await response.aread()
 
     async def _stream(
         self, method: str, path: str, read: Callable[[bytes], _Event], body: BaseModel | None = None, ends: int = 1
@@ -143,7 +191,7 @@ class EngineClient:
         """
         async with aclosing(await self._open(method, path, body)) as response:
             rest = b""
-            with self._loss():
+            async with self._loss():
                 async for chunk in response.aiter_bytes():
                     *lines, rest = (rest + chunk).split(b"\n")
                     for event in map(read, filter(None, lines)):
@@ -151,26 +199,26 @@ class EngineClient:
                         ends -= isinstance(event, FinishEvent)
                         if not ends:
                             return
-        raise self._gone()
+        raise await self._gone()
 
     async def _open(self, method: str, path: str, body: BaseModel | None = None) -> "httpx.Response":
         content = None if body is None else body.model_dump_json()
-        with self._loss():
+        async with self._loss():
             request = self._http.build_request(method, _ROOT + path, content=content)
             response = await self._http.send(request, stream=True)
             if response.is_error:
                 raise self._refusal(await response.aread())
         return response
 
-    @contextmanager
-    def _loss(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def _loss(self) -> AsyncIterator[None]:
         """Turns a broken connection into `EngineGone`."""
         import httpx
 
         try:
             yield
         except httpx.TransportError as error:
-            raise self._gone() from error
+            raise await self._gone() from error
 
     def _refusal(self, body: bytes) -> Mp13Error:
         try:
@@ -178,9 +226,16 @@ class EngineClient:
         except ValidationError:
             return EngineGone("what answers at the engine's address is not an mp13 engine; start the chat again")
 
-    def _gone(self) -> EngineGone:
+    async def _gone(self) -> EngineGone:
+        """Says whether it was killed, where that can be known: by the chat that started it."""
+        for _ in range(_EXIT_TRIES):
+            if self.exit_code is None or self.exit_code() is not None:
+                break
+            await asyncio.sleep(_EXIT_S / _EXIT_TRIES)
+        killed = self.exit_code is not None and self.exit_code() == -_SIGKILL
+        what = "was killed, as the system does when memory runs out" if killed else "has ended"
         where = f"; its log is {self.log}" if self.log else ""
-        return EngineGone(f"the engine process has ended{where}; send the prompt again to start a new one")
+        return EngineGone(f"the engine process {what}{where}; send the prompt again to start a new one")
 
 
 def _answer_event(line: bytes) -> AnswerEvent:
@@ -191,6 +246,12 @@ def _answer_event(line: bytes) -> AnswerEvent:
 
 
 def _error(event: FailedEvent) -> Mp13Error:
+    if event.code == EngineStopped.__name__:
+        return _stopped(event.message)
     if event.code == EngineGone.__name__:
         return EngineGone(event.message)
     return error_from_wire(event.code, event.message)
+
+
+def _stopped(reason: str) -> EngineStopped:
+    return EngineStopped(f"the engine has ended: {reason}; send the prompt again to start a new one")

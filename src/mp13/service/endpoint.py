@@ -96,9 +96,27 @@ def listen_loopback() -> tuple[socket.socket, Address]:
     return listener, Address(port=listener.getsockname()[1], token=secrets.token_urlsafe(32))
 
 
-def publish(address: Address, path: Path) -> None:
-    """Write `address` to `path`, readable by us alone, whole or not at all."""
+def publish(model: BaseModel, path: Path) -> None:
+    """Write `model` to `path`, readable by us alone, whole or not at all."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(address.model_dump_json())
+        file.write(model.model_dump_json())
     draft.replace(path)
+
+
+def address_at(place: Path) -> Address:
+    """Of the process that listens at `place`, its socket or the file that it published.
+
+    Raises:
+        OSError, ValueError: there is no such file, or it is none of ours.
+    """
+    return Address(socket=place) if place.suffix == ".sock" else Address.model_validate_json(place.read_bytes())
+
+
+def places() -> list[Path]:
+    """Where processes listen, or did until they ended.
+
+    Raises:
+        ConfigError: the runtime folder is not private.
+    """
+    return sorted(place for place in runtime_dir().iterdir() if place.suffix in (".sock", ".json"))

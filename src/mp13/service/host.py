@@ -13,18 +13,21 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import asdict
-from typing import Literal
 
 from mp13.engine import request as engine_request
 from mp13.errors import ModelError, Mp13Error
 from mp13.library.effects import remember_effects
 from mp13.service.endpoint import Launch
 from mp13.service.engine_protocol import AnswerEvents, Engine, EngineEvents, Messages
+from mp13.service.health import health_of
 from mp13.service.lease import Leases
+from mp13.service.news import News
+from mp13.service.parent import outlive_parent
 from mp13.service.provenance import compose
 from mp13.service.schema import (
     AdapterInfo,
     AdaptersEvent,
+    BusyEvent,
     CheckRequest,
     CompareRequest,
     CountReport,
@@ -59,34 +62,28 @@ class EngineHost:
 
     def __init__(self, launch: Launch) -> None:
         self.leases = Leases()
+        self.news = News()
         self._launch = launch
         self._loop = asyncio.get_running_loop()
         self._engine: asyncio.Future[Engine] = self._loop.create_future()
-        self._state: dict[str, EngineEvent] = {}  # the latest event of each type, in the order in which types came
-        self._changed = asyncio.Event()
-        self._publish(LoadEvent(stage="starting the engine"))
+        self._started = time.monotonic()
         self._last_progress = ("", 0.0)  # stage, time
         self._remembered: dict[str, float] = {}  # effects by digest
+        self.news.tell(LoadEvent(stage="starting the engine"))
         threading.Thread(target=self._load, daemon=True).start()
 
     @property
     def health(self) -> Health:
-        status: Literal["loading", "ready", "failed"] = (
-            "failed" if "failed" in self._state else "ready" if self._engine.done() else "loading"
-        )
-        return Health(status=status, pid=os.getpid())
+        return health_of(self._launch.config, self.news, self.leases.num_holders, time.monotonic() - self._started)
 
-    async def events(self) -> AsyncGenerator[EngineEvent]:
-        """The present state, then each change; a slow reader misses nothing but what is out of date. Holds a lease."""
-        with self.leases.hold():
-            told: dict[str, EngineEvent] = {}
-            while True:
-                changed = self._changed
-                for kind, event in list(self._state.items()):
-                    if told.get(kind) is not event:
-                        told[kind] = event
-                        yield event
-                await changed.wait()
+    async def events(self, chat: str) -> AsyncGenerator[EngineEvent]:
+        """The present state, then each change, up to the end of the process. Holds a lease of `chat`."""
+        with self.leases.hold(chat):
+            if self.leases.num_holders > 1:
+                outlive_parent()
+            async with aclosing(self.news.follow()) as events:
+                async for event in events:
+                    yield event
 
     def answer(self, request: GenerateRequest) -> AsyncGenerator[StartedEvent | TokenEvent | FinishEvent]:
         """The answer with its provenance. Closing the iterator aborts it."""
@@ -148,7 +145,7 @@ class EngineHost:
 
     async def close(self) -> None:
         """End the engine if it came up. A load that still runs cannot be stopped: the process must end over it."""
-        if self.health.status == "ready":
+        if self._is_up:
             await self._engine.result().close()
 
     async def _tell(
@@ -179,20 +176,22 @@ class EngineHost:
     ) -> Provenance:
         return await asyncio.to_thread(compose, engine.info, engine.adapters, sampling, output)
 
+    @property
+    def _is_up(self) -> bool:
+        return self._engine.done() and not self._engine.exception()
+
     async def _ready(self) -> Engine:
         return await asyncio.shield(self._engine)
-
-    def _publish(self, event: EngineEvent) -> None:
-        self._state[event.type] = event
-        self._changed.set()
-        self._changed = asyncio.Event()
 
     def _load(self) -> None:
         """In its own thread."""
         try:
             factory = pkgutil.resolve_name(self._launch.engine)
             engine = factory(
-                **asdict(self._launch.config), on_progress=self._progress, on_adapters=self._adapters_changed
+                **asdict(self._launch.config),
+                on_progress=self._progress,
+                on_adapters=self._adapters_changed,
+                on_activity=self._activity_changed,
             )
         except Mp13Error as error:
             self._loop.call_soon_threadsafe(self._failed, error)
@@ -208,20 +207,27 @@ class EngineHost:
         last_stage, last_time = self._last_progress
         if stage != last_stage or time.monotonic() - last_time >= _PROGRESS_S:
             self._last_progress = (stage, time.monotonic())
-            self._loop.call_soon_threadsafe(self._publish, LoadEvent(stage=stage, fraction=fraction))
+            self._loop.call_soon_threadsafe(self.news.tell, LoadEvent(stage=stage, fraction=fraction))
 
     def _adapters_changed(self) -> None:
         """Called by the engine in its own thread, when it has measured or moved an adapter."""
         with suppress(RuntimeError):  # the loop is closed: nobody listens any more
             self._loop.call_soon_threadsafe(self._publish_adapters, None)
 
+    def _activity_changed(self, activity: engine_request.Activity) -> None:
+        """As `_adapters_changed`, when another number of requests runs or waits."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(
+                self.news.tell_busy, BusyEvent(running=activity.running, waiting=activity.waiting)
+            )
+
     def _publish_adapters(self, engine: Engine | None) -> None:
         """Tell what `engine` (None: ours, if it is up) has loaded, where that is not what was told last."""
-        if engine is None and self.health.status != "ready":
+        if engine is None and not self._is_up:
             return
         event = AdaptersEvent(adapters=(engine or self._engine.result()).adapters)
-        if event != self._state.get(event.type):
-            self._publish(event)
+        if event != self.news.latest(AdaptersEvent):
+            self.news.tell(event)
             self._remember_effects(engine or self._engine.result())
 
     def _remember_effects(self, engine: Engine) -> None:
@@ -241,13 +247,15 @@ class EngineHost:
     def _loaded(self, engine: Engine) -> None:
         self._engine.set_result(engine)
         described = {name: getattr(engine.info, name) for name in EngineInfo.model_fields if name != "pid"}
-        self._publish(ReadyEvent(engine=EngineInfo(**described, pid=os.getpid())))
+        outlive_parent()
+        self.news.tell(ReadyEvent(engine=EngineInfo(**described, pid=os.getpid())))
         self._publish_adapters(engine)
 
     def _failed(self, error: Mp13Error) -> None:
         self._engine.set_exception(error)
         self._engine.exception()  # nobody may be waiting for it
-        self._publish(failed_event(error))
+        outlive_parent()
+        self.news.tell(failed_event(error))
 
 
 def _prompt(messages: tuple[Message, ...]) -> Messages:

@@ -22,12 +22,12 @@ from mp13.engine.config import EngineConfig
 from mp13.errors import ConfigError, Mp13Error
 from mp13.library.paths import data_dir
 from mp13.service.client import EngineClient, EngineGone
-from mp13.service.endpoint import HAS_UNIX_SOCKETS, Address, Launch, listen_unix, runtime_dir
+from mp13.service.endpoint import HAS_UNIX_SOCKETS, Launch, address_at, listen_unix, runtime_dir
+from mp13.service.hold import Hold, write_record
 
 ENGINE = "mp13.engine.async_engine:AsyncEngine"
 Transport = Literal["unix", "loopback"]
 _ANSWER_S = 30.0  # a live process answers within this, even on a busy machine that reads torch from a slow disk
-_VISIT_S = 2.0  # for a process that is only asked how it is
 _LOG_BYTES = 1_000_000
 _TELLING_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_ENDPOINT")  # another value means another engine
 
@@ -56,29 +56,6 @@ async def connect(config: EngineConfig, *, engine: str = ENGINE, transport: Tran
             f"the engine process, or another chat that starts one, has not answered for {_ANSWER_S:.0f} s; "
             f"end it and try again (its log is {log})"
         ) from None
-
-
-async def running() -> list[EngineClient]:
-    """A client of each engine process of ours that is ready now, whatever its settings. None is started, and the
-    clients hold no lease: a process may end under them. Close them.
-
-    Raises:
-        ConfigError: the runtime folder is not private.
-    """
-    places = sorted(place for place in runtime_dir().iterdir() if place.suffix in (".sock", ".json"))
-    return [client for client in await asyncio.gather(*map(_visit, places)) if client is not None]
-
-
-async def _visit(place: Path) -> EngineClient | None:
-    """A client of the process at `place`; None if it is dead, loading, or does not answer at once."""
-    with contextlib.suppress(EngineGone, OSError, ValueError):  # as in `_join`
-        client = EngineClient(_address(place))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_VISIT_S):
-                if (await client.health()).status == "ready":
-                    return client
-        await client.close()
-    return None
 
 
 def _with_absolute_model(config: EngineConfig) -> EngineConfig:
@@ -110,12 +87,15 @@ async def _start(launch: Launch, place: Path, log: Path) -> EngineClient:
     with _open_log(log) as output:
         already_logged = log.stat().st_size
         process = _spawn_on_socket(place, output) if place.suffix == ".sock" else _spawn_on_loopback(place, output)
-    threading.Thread(target=process.wait, daemon=True).start()  # a process that ends leaves no zombie behind
     try:
+        write_record(place, process.pid, launch.config.model, log)
+        threading.Thread(target=process.wait, daemon=True).start()  # a process that ends leaves no zombie behind
         _hand_over(process, launch)
         while not place.exists() and process.poll() is None:  # on loopback the process itself says where it is
             await asyncio.sleep(0.02)
-        return await _hold(place, log)
+        client = await _hold(place, log)
+        client.exit_code = lambda: process.returncode
+        return client
     except BaseException as error:
         process.kill()
         if isinstance(error, EngineGone | OSError):
@@ -126,17 +106,13 @@ async def _start(launch: Launch, place: Path, log: Path) -> EngineClient:
 
 
 async def _hold(place: Path, log: Path) -> EngineClient:
-    client = EngineClient(_address(place), log)
+    client = EngineClient(address_at(place), log, Hold(place))
     try:
         await client.hold()
     except BaseException:
         await client.close()
         raise
     return client
-
-
-def _address(place: Path) -> Address:
-    return Address(socket=place) if place.suffix == ".sock" else Address.model_validate_json(place.read_bytes())
 
 
 def _spawn_on_socket(place: Path, output: IO[bytes]) -> "subprocess.Popen[bytes]":

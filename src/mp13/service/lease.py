@@ -1,9 +1,10 @@
-"""Who still needs the engine process: counts the leases that chats hold and says when the last one is gone.
+"""Who still needs the engine process: knows the leases that chats hold and says when the last one is gone.
 
 A chat holds its lease as an open connection, so the system gives it back however the chat dies.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,20 +16,25 @@ class Leases:
     """To be used on one event loop."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self._holders: Counter[str] = Counter()
         self._held = asyncio.Event()
         self._free = asyncio.Event()
 
+    @property
+    def num_holders(self) -> int:
+        return len(self._holders)
+
     @contextmanager
-    def hold(self) -> Iterator[None]:
-        self._count += 1
+    def hold(self, holder: str = "") -> Iterator[None]:
+        """A lease; `holder` names the chat, which may hold several."""
+        self._holders[holder] += 1
         self._held.set()
         self._free.clear()
         try:
             yield
         finally:
-            self._count -= 1
-            if not self._count:
+            self._holders -= Counter([holder])
+            if not self._holders:
                 self._held.clear()
                 self._free.set()
 

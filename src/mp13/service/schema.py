@@ -25,6 +25,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+CHAT_HEADER = "mp13-chat"  # names the chat that reads events, so that its leases count as one
+
+
 class Message(BaseModel):
     """One message of a conversation. `token_ids` are what the model really produced for this answer, EOS included."""
 
@@ -38,8 +41,8 @@ class GenerateRequest(BaseModel):
     """Answer `messages` under the mix `adapters`.
 
     Messages that end with an answer ask for more of it: what follows on its `token_ids`, or on its content where these
-    are missing or spell something else. With the answer's seed it is what would have come without the cut. `max_tokens`
-    counts the new tokens.
+    are missing or spell something else. With the answer's seed it is what would have come without the cut; in 16 bits,
+    as far as rounding allows. `max_tokens` counts the new tokens.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -162,11 +165,32 @@ class EngineInfo(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the engine process can answer yet."""
+    """How an engine process is, also while it loads."""
 
     model_config = ConfigDict(frozen=True)
     status: Literal["loading", "ready", "failed"]
     pid: int
+    model: str
+    dtype: str  # this and the next two are as set, until what "auto" became is known
+    quantization: str
+    device: str
+    stage: str = ""  # of a load
+    fraction: float | None = None
+    error: str = ""  # why it failed
+    running: int = 0
+    waiting: int = 0
+    chats: int = 0  # that hold it
+    adapters: tuple[str, ...] = ()
+    age_s: float = 0.0
+    memory_bytes: int = 0  # main memory, what is mapped from files included
+    gpu_bytes: int | None = None  # taken by torch; None without a GPU
+
+
+class StopRequest(BaseModel):
+    """End the process now. Its chats are told the reason."""
+
+    model_config = ConfigDict(frozen=True)
+    reason: str
 
 
 class LoadEvent(BaseModel):
@@ -187,6 +211,22 @@ class AdaptersEvent(BaseModel):
 
     type: Literal["adapters"] = "adapters"
     adapters: list[AdapterInfo]
+
+
+class BusyEvent(BaseModel):
+    """How many requests run now, and how many wait for their turn, of all chats together. Sent when that has changed, a
+    few times a second at most; until the first one, there are none."""
+
+    type: Literal["busy"] = "busy"
+    running: int
+    waiting: int
+
+
+class EndedEvent(BaseModel):
+    """The process ends on purpose, such as "it was stopped with `mp13 stop`". Nothing follows."""
+
+    type: Literal["ended"] = "ended"
+    reason: str
 
 
 class FailedEvent(BaseModel):
@@ -228,7 +268,9 @@ class FinishEvent(BaseModel):
     provenance: Provenance
 
 
-EngineEvent = Annotated[LoadEvent | ReadyEvent | AdaptersEvent | FailedEvent, Field(discriminator="type")]
+EngineEvent = Annotated[
+    LoadEvent | ReadyEvent | AdaptersEvent | BusyEvent | FailedEvent | EndedEvent, Field(discriminator="type")
+]
 AnswerEvent = Annotated[StartedEvent | TokenEvent | FinishEvent | FailedEvent, Field(discriminator="type")]
 adapter_infos: TypeAdapter[AdapterInfo] = TypeAdapter(AdapterInfo)
 adapter_lists: TypeAdapter[list[AdapterInfo]] = TypeAdapter(list[AdapterInfo])

@@ -7,13 +7,14 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from mp13.errors import ModelError, Mp13Error
-from mp13.service.schema import FailedEvent
+from mp13.service.schema import EndedEvent, FailedEvent
 
 log = logging.getLogger(__name__)
 
@@ -37,25 +38,40 @@ class LineStream(Response):
     """Sends each model that `events` yields as a line, and closes `events` as soon as the client is gone.
 
     The status waits for the first event: an error before it is an HTTP error, a later one is a last `FailedEvent` line.
+    So is the end of the process, when `ended` comes before the end of `events`.
     """
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, events: AsyncGenerator[BaseModel]) -> None:
+    def __init__(self, events: AsyncGenerator[BaseModel], ended: "asyncio.Future[EndedEvent] | None" = None) -> None:
         self.status_code = 200
         self.background = None
         self.events = events
+        self.ended = ended
+        self.has_begun = False
         self.init_headers({"Cache-Control": "no-store"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self._send(scope, receive, send))
         leaving = asyncio.create_task(_disconnect(receive))
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            awaited: list[asyncio.Future[Any]] = [sending, leaving, *([self.ended] if self.ended else [])]
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            is_cut = not (sending.done() or leaving.done())
         finally:
             leaving.cancel()
             sending.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
+        if is_cut and self.ended is not None:
+            await self._send_end(self.ended.result(), scope, receive, send)
+
+    async def _send_end(self, ended: EndedEvent, scope: Scope, receive: Receive, send: Send) -> None:
+        event = FailedEvent(code="EngineStopped", message=ended.reason)
+        if self.has_begun:
+            await send(_line(event))
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await Response(event.model_dump_json(), 503, media_type="application/json")(scope, receive, send)
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self.events) as events:
@@ -64,6 +80,7 @@ class LineStream(Response):
             except Exception as error:
                 await failure(error)(scope, receive, send)
                 return
+            self.has_begun = True
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await send(_line(first))
             try:

@@ -1,7 +1,8 @@
-"""`mp13`: what is on disk. Adapters and models are listed, fetched, checked, merged and removed here.
+"""`mp13`: what is on disk, and what runs. Adapters and models are listed, fetched, checked, merged and removed here,
+engines listed and stopped.
 
-The verbs themselves are adapters_cli.py, adapters_engine_cli.py, evaluate.py and models_cli.py; what they do is the
-library's.
+The verbs themselves are adapters_cli.py, adapters_engine_cli.py, evaluate.py, models_cli.py and engines_cli.py; what
+they do is the library's, and the service's.
 """
 
 import sys
@@ -9,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mp13.chat.cli import evaluate, models_cli
+from mp13.chat.cli import engines_cli, evaluate, models_cli
 from mp13.chat.cli.outcome import prepare_streams
 from mp13.chat.text import utf8
 
@@ -17,11 +18,12 @@ NAME = "mp13"
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 app.add_typer(evaluate.app, name="adapters")
 app.add_typer(models_cli.app, name="models")
+app.add_typer(engines_cli.app)
 
 
 @app.callback(invoke_without_command=True)
 def mp13(version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
-    """The adapters and models of mp13 on this machine. `mp13chat` talks to them, `mp13config` shows the settings."""
+    """Adapters, models and engines on this machine. `mp13chat` talks to them, `mp13config` shows the settings."""
     if version:
         import mp13
 

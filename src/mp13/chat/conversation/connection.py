@@ -6,8 +6,9 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mp13.chat.conversation.turn import EngineFailed, EngineReady, LoadProgress
 from mp13.chat.settings.model import STARTER_NAMES
@@ -19,6 +20,7 @@ from mp13.library.starter import install_starter, starter_ready
 from mp13.service.schema import (
     AdapterInfo,
     AdaptersEvent,
+    BusyEvent,
     EngineConfig,
     EngineEvent,
     EngineInfo,
@@ -40,10 +42,27 @@ async def launch(config: EngineConfig) -> "EngineClient":
     return await connect(config)
 
 
+@dataclass(frozen=True)
+class EngineState:
+    """The engine as a screen may show it. One that "failed" did not come up, one that "ended" was up; `error` says why,
+    an `EngineStopped` that it was wanted. `running` and `waiting` count the requests of all its chats.
+    """
+
+    phase: Literal["none", "loading", "ready", "failed", "ended"] = "none"
+    stage: str = ""
+    fraction: float | None = None
+    running: int = 0
+    waiting: int = 0
+    error: Mp13Error | None = None
+
+
 class EngineConnection:
-    """`engine` is None while no engine runs; `adapters` is what it has loaded."""
+    """`engine` is None while no engine runs; `adapters` is what it has loaded. `on_state` is called with every `state`
+    that differs from the one before it."""
 
     def __init__(self, connect: Connect) -> None:
+        self.state = EngineState()
+        self.on_state: Callable[[EngineState], None] = lambda state: None
         self._connect = connect
         self._starting = asyncio.Lock()
         self._config: EngineConfig | None = None
@@ -86,10 +105,12 @@ class EngineConnection:
         async with self._starting:
             try:
                 if not self.runs(settings):
-                    await self.close()
+                    await self._let_go()
+                    self._enter(EngineState("loading", "starting"))
                     self._config = settings.engine_config()
                     if settings.model in STARTER_NAMES:
                         async for progress in _install():
+                            self._enter(EngineState("loading", progress.stage, progress.fraction))
                             yield progress
                     self._client = await self._connect(self._config)
                     async for progress in self._until_ready(self._client):
@@ -99,13 +120,21 @@ class EngineConnection:
                 self._proven = settings
                 yield EngineReady(self.engine)
             except Mp13Error as error:
+                self._enter(EngineState("failed", error=error))
                 yield EngineFailed(error, falls_back=self.fallback(settings) is not None)
             finally:
                 if self.engine is None:
-                    await self.close()
+                    await self._let_go()
+                if self.state.phase == "loading":  # nobody waits for it any more
+                    self._enter(EngineState())
 
-    async def close(self) -> None:
-        """Let the engine go; it ends with its last chat."""
+    async def close(self, lost: Mp13Error | None = None) -> None:
+        """Let the engine go; it ends with its last chat, at once if it is still loading. `lost` says why it is gone
+        already, where a call has found out."""
+        await self._let_go()
+        self._enter(EngineState("ended", error=lost) if lost else EngineState())
+
+    async def _let_go(self) -> None:
         client, follower = self._client, self._follower
         self._client = self._follower = None
         self._forget()
@@ -159,17 +188,30 @@ class EngineConnection:
         try:
             async with aclosing(client.events()) as events:
                 async for event in events:
-                    if isinstance(event, ReadyEvent):
-                        self.engine = event.engine
-                    elif isinstance(event, AdaptersEvent):
-                        self.adapters = event.adapters
+                    match event:
+                        case ReadyEvent():
+                            self.engine = event.engine
+                            self._enter(EngineState("ready"))
+                        case AdaptersEvent():
+                            self.adapters = event.adapters
+                        case LoadEvent() if self.engine is None:
+                            self._enter(EngineState("loading", event.stage, event.fraction))
+                        case BusyEvent():
+                            self._enter(replace(self.state, running=event.running, waiting=event.waiting))
                     news.put_nowait(event)
         except Mp13Error as error:
             end = error
         finally:
             if self._client is client:
+                if self.engine is not None:
+                    self._enter(EngineState("ended", error=end))
                 self._forget()
             news.put_nowait(end)
+
+    def _enter(self, state: EngineState) -> None:
+        if state != self.state:
+            self.state = state
+            self.on_state(state)
 
     def _forget(self) -> None:
         self.engine = None

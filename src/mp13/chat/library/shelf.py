@@ -51,7 +51,7 @@ def look(
 
 async def loaded_now() -> list[AdapterInfo]:
     """What all engine processes that are ready have loaded."""
-    from mp13.service.launcher import running
+    from mp13.service.processes import running
 
     found: list[AdapterInfo] = []
     try:

@@ -38,11 +38,11 @@ def adapter_table(shelf: Sequence[Shelved], width: int | None = None) -> str:
         for one in shelf
     ]
     for leaving in _LEAVING:
-        if width is None or max(map(len, _table(rows).splitlines())) <= width:
+        if width is None or max(map(len, table(rows).splitlines())) <= width:
             break
         rows = [{column: cell for column, cell in row.items() if column != leaving} for row in rows]
     reasons = [f"{one.adapter.name}: {one.adapter.unfit}" for one in shelf if one.adapter.unfit]
-    return _table(rows) + "".join(f"\n{one_line(reason)}" for reason in reasons)
+    return table(rows) + "".join(f"\n{one_line(reason)}" for reason in reasons)
 
 
 def adapter_lines(one: Shelved) -> str:
@@ -125,12 +125,12 @@ def model_table(models: Sequence[ModelOnDisk]) -> str:
         for model in models
     ]
     reasons = [f"{model.name}: {model.unfit}" for model in models if model.unfit]
-    return _table(rows) + "".join(f"\n{one_line(reason)}" for reason in reasons)
+    return table(rows) + "".join(f"\n{one_line(reason)}" for reason in reasons)
 
 
 def fit_table(found: Mapping[str, Fit], wanted: int | None) -> str:
     """A line for each quantization: what it takes, and how long a context then fits."""
-    return _table(
+    return table(
         [
             {
                 "QUANTIZATION": name,
@@ -197,7 +197,7 @@ def when(modified: float) -> str:
     return datetime.fromtimestamp(modified, UTC).isoformat(timespec="seconds")
 
 
-def _table(rows: Sequence[dict[str, str]]) -> str:
+def table(rows: Sequence[dict[str, str]]) -> str:
     """Columns that nobody fills are left out."""
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
     lines = [columns, *([_cell(row[name]) for name in columns] for row in rows)]

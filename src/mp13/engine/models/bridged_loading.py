@@ -22,6 +22,7 @@ from mp13.engine.linear.adapted_linear import AdaptedLinear
 from mp13.engine.models.model_files import is_of_text, weight_files
 from mp13.engine.models.model_layout import ChosenQuantization, ModelLayout
 from mp13.engine.models.model_weights import DenseEmbedding, ModelWeights
+from mp13.engine.models.progress import QUANTIZING, as_quantizing, reading_is_told
 from mp13.engine.models.quantized_weights import QuantizedWeights
 from mp13.engine.models.weights import Checkpoint
 from mp13.engine.request import OnProgress
@@ -32,7 +33,12 @@ DTYPE_ARGUMENT = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 els
 
 
 def read_whole(
-    folder: Path, config: Any, dtype: torch.dtype, device: torch.device, trust_remote_code: bool
+    folder: Path,
+    config: Any,
+    dtype: torch.dtype,
+    device: torch.device,
+    trust_remote_code: bool,
+    on_progress: OnProgress = lambda stage, fraction: None,
 ) -> PreTrainedModel:
     """The model in full, as Transformers loads it. Only safetensors are read, no pickle.
 
@@ -41,17 +47,18 @@ def read_whole(
     """
     weight_files(folder)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=trust_remote_code,
-            attn_implementation="eager",
-            device_map=None if device.type == "cpu" else {"": device},
-            output_loading_info=True,
-            **{DTYPE_ARGUMENT: dtype},
-        )
+        with reading_is_told(on_progress):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+                attn_implementation="eager",
+                device_map=None if device.type == "cpu" else {"": device},
+                output_loading_info=True,
+                **{DTYPE_ARGUMENT: dtype},
+            )
     except Exception as error:  # Transformers raises many types; all mean that this folder cannot be used
         raise _unloadable(folder, error) from error
     if missing := sorted(info["missing_keys"]):
@@ -80,13 +87,21 @@ def read_quantized(
     layout = bridged_layout(model, chosen)
     chosen = chosen.fitted(layout, dtype, device)
     cpu = torch.device("cpu")
-    with Checkpoint(folder, dtype, cpu, on_progress) as checkpoint:
+    quantizing = on_progress if chosen.is_stored else as_quantizing(on_progress)
+    with Checkpoint(folder, dtype, cpu, quantizing) as checkpoint:
         reason = None if chosen.is_stored else why_not_by_name(model, layout, checkpoint.names)
         if reason is None:
             weights = QuantizedWeights(checkpoint.read, dtype, device, chosen, dtype)
             return model, fill(model, layout, weights, context), chosen
-    whole = read_whole(folder, config, dtype, cpu, trust_remote_code)
-    weights = QuantizedWeights(lambda name: _get(whole, name), dtype, device, chosen, dtype)
+    whole = read_whole(folder, config, dtype, cpu, trust_remote_code, on_progress)
+    num_tensors, taken = len(whole.state_dict()), set[str]()
+
+    def read(name: str) -> torch.Tensor:
+        taken.add(name)
+        on_progress(QUANTIZING, len(taken) / num_tensors)
+        return _get(whole, name)
+
+    weights = QuantizedWeights(read, dtype, device, chosen, dtype)
     note = f"{chosen.note}; while loading, the whole model was in memory, since {reason}"
     return whole, fill(whole, layout, weights, context), replace(chosen, note=note)
 

@@ -11,7 +11,7 @@ from mp13.engine.config import QUANTIZATION_NAMES, EngineConfig
 from mp13.engine.models.footprint import ModelShape, WeightFormat, weight_format
 from mp13.engine.models.room import is_out_of_memory, room_for
 from mp13.engine.sizes import shown_size
-from mp13.errors import ModelError
+from mp13.errors import ModelError, OutOfMemory
 
 
 def require_room(
@@ -40,7 +40,7 @@ def loading_bytes(shape: ModelShape, form: WeightFormat, dtype: torch.dtype, dev
 
 @contextmanager
 def out_of_memory_is_said(config: EngineConfig, device: torch.device) -> Iterator[None]:
-    """Memory that runs out all the same, since others took it meanwhile, is a ModelError, too."""
+    """Memory that runs out all the same, since others took it meanwhile, is an OutOfMemory."""
     try:
         yield
     except Exception as error:
@@ -49,7 +49,7 @@ def out_of_memory_is_said(config: EngineConfig, device: torch.device) -> Iterato
         room = shown_size(room_for(device, config.gpu_memory_utilization))
     else:
         return
-    raise ModelError(
+    raise OutOfMemory(
         f"{device} ran out of memory while {config.model} was loaded, with {room} left for it now; end what else runs "
         "there, or choose a smaller model"
     )

@@ -9,6 +9,7 @@ import torch
 
 from mp13.engine.models.gguf_config import num_rotary_heads, rotary_order, tensors_by_name
 from mp13.engine.models.gguf_file import GGUFFile
+from mp13.engine.models.progress import READING
 from mp13.engine.request import OnProgress
 from mp13.errors import ModelError
 
@@ -43,8 +44,13 @@ class GGUFCheckpoint:
     def read(self, name: str) -> torch.Tensor:
         if name not in self._tensors:
             raise ModelError(f"{self._file.path} has no tensor for {name!r}; fetch the file again")
+        self._on_progress(READING, self._num_read / len(self._tensors))
+        weight = self._dense(name)
         self._num_read += 1
-        self._on_progress("weights", self._num_read / len(self._tensors))
+        self._on_progress(READING, self._num_read / len(self._tensors))
+        return weight
+
+    def _dense(self, name: str) -> torch.Tensor:
         tensor = self._tensors[name]
         num_rows, width = tensor.shape[0], int(np.prod(tensor.shape[1:], dtype=np.int64))
         heads = num_rotary_heads(self._config, name)

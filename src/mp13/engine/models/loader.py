@@ -20,6 +20,7 @@ from mp13.engine.models.footprint import ModelShape, model_shape
 from mp13.engine.models.interface import CausalModel
 from mp13.engine.models.mistral_tokenizer import MistralTokenizer, mistral_tokenizer_file
 from mp13.engine.models.model_layout import ChosenQuantization, decoder_layout
+from mp13.engine.models.progress import READING, as_quantizing
 from mp13.engine.models.quantized_weights import model_weights
 from mp13.engine.models.source import ModelSource, open_source
 from mp13.engine.models.weights import model_path
@@ -69,7 +70,7 @@ def load_model(config: EngineConfig, on_progress: OnProgress) -> LoadedModel:
 def _load(config: EngineConfig, source: ModelSource, on_progress: OnProgress) -> LoadedModel:
     choices = choose(config, source)
     hf_config, device = choices.hf_config, choices.device
-    on_progress("tokenizer", None)
+    on_progress("reading the tokenizer", None)
     tokenizer = _tokenizer(source, hf_config.model_type, config.trust_remote_code)
     shape = model_shape(hf_config.to_dict(), source.tensor_shapes(), source.num_bytes())
     require_room(config, shape, _quantization(choices.quantization), choices.dtype, device)
@@ -103,6 +104,8 @@ def _native(
 ) -> tuple[CausalModel, ChosenQuantization | None]:
     """The model, and how it is quantized now that its layers are known."""
     chosen, device, dtype = choices.quantization, choices.device, choices.dtype
+    if chosen is not None and not chosen.is_stored:
+        on_progress = as_quantizing(on_progress)
     with source.checkpoint(dtype, device if chosen is None else torch.device("cpu"), on_progress) as checkpoint:
         layout = decoder_config(choices.hf_config, has_head=checkpoint.has("lm_head.weight"))
         chosen = None if chosen is None else chosen.fitted(decoder_layout(layout), dtype, device)
@@ -116,7 +119,7 @@ def _bridged(
     """As `_native`."""
     from mp13.engine.models.transformers_bridge import TransformersModel
 
-    on_progress("weights", None)
+    on_progress(READING, None)
     model = TransformersModel.load(
         source.folder,
         choices.hf_config,

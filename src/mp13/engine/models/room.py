@@ -9,7 +9,7 @@ import torch
 
 from mp13.engine.main_memory import available_memory
 from mp13.engine.models.footprint import SLACK
-from mp13.errors import ModelError
+from mp13.errors import OutOfMemory
 
 
 def room_for(device: torch.device, gpu_memory_utilization: float) -> int:
@@ -45,7 +45,7 @@ def readable(error: Exception) -> Exception:
     """`error`; one that says that memory has run out as a sentence, which holds nothing of what the step had made."""
     if not is_out_of_memory(error):
         return error
-    return ModelError(
+    return OutOfMemory(
         "there was no memory left for this in the middle of the work; ask again, lower max_num_batched_tokens or "
         "max_num_seqs, or end what else runs there"
     )

@@ -19,6 +19,7 @@ from mp13.engine.models.attention_probe import AttentionLayer, probe_attention, 
 from mp13.engine.models.bridged_loading import first_line, keeps_rows, read_quantized, read_whole
 from mp13.engine.models.interface import AdapterTarget, CacheShape
 from mp13.engine.models.model_layout import ChosenQuantization
+from mp13.engine.models.progress import CHECKING
 from mp13.engine.models.self_check import self_check
 from mp13.engine.models.support import needs_softcap
 from mp13.engine.request import OnProgress
@@ -48,6 +49,7 @@ class TransformersModel(nn.Module):
 
     Args:
         linears: those of ours that are in it already, by name; None if none are.
+        on_progress: hears when the model is there, and is checked.
 
     Raises:
         ModelError: the model does not run on our attention, cache and linears as it does on its own.
@@ -60,6 +62,7 @@ class TransformersModel(nn.Module):
         context: StepContext,
         block_size: int = 16,
         linears: dict[str, AdaptedLinear] | None = None,
+        on_progress: OnProgress = lambda stage, fraction: None,
     ) -> None:
         super().__init__()
         self.chosen: ChosenQuantization | None = None
@@ -73,6 +76,7 @@ class TransformersModel(nn.Module):
             if linears is None:
                 linears = _adapt_linears(model, context, head_of_rows=self._keeps_rows)
             set_attention(model, _ATTENTION)
+            on_progress(CHECKING, None)
             whole = self_check(self, context, linears, block_size)
         except Exception as error:
             reason = str(error) if isinstance(error, Mp13Error) else first_line(error)
@@ -102,11 +106,12 @@ class TransformersModel(nn.Module):
             ConfigError: it cannot be quantized so.
         """
         if chosen is None:
-            return cls(read_whole(folder, config, dtype, device, trust_remote_code), attend, context, block_size)
+            whole = read_whole(folder, config, dtype, device, trust_remote_code, on_progress)
+            return cls(whole, attend, context, block_size, on_progress=on_progress)
         model, linears, chosen = read_quantized(
             folder, config, dtype, device, context, chosen, on_progress, trust_remote_code
         )
-        bridged = cls(model, attend, context, block_size, linears)
+        bridged = cls(model, attend, context, block_size, linears, on_progress)
         bridged.chosen = chosen
         return bridged
 

@@ -10,12 +10,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from mp13.engine.models.fp8 import SCALE, dequantized, is_fp8
+from mp13.engine.models.hub_download import download
 from mp13.engine.models.model_files import gguf_file, weight_files
+from mp13.engine.models.progress import READING
 from mp13.engine.request import OnProgress
 from mp13.errors import ModelError
 from mp13.hub_errors import hub_reason
 
-_WANTED = ["*.json", "*.safetensors", "*.model", "tokenizer.model.v*", "*.jinja", "*.txt"]
 _AROUND = re.compile(r"^(?:model\.language_model|language_model\.model)\.")
 _AROUND_HEAD = re.compile(r"^language_model\.lm_head\.")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -36,11 +37,8 @@ def model_path(model: str, on_progress: OnProgress) -> Path:
             f"model {model!r} is no folder or file here and no Hub id; give a folder, a GGUF file, or an id such as "
             "org/name"
         )
-    from huggingface_hub import snapshot_download
-
-    on_progress("download", None)
     try:
-        return Path(snapshot_download(model, allow_patterns=_WANTED, ignore_patterns=["consolidated*.safetensors"]))
+        return download(model, on_progress)
     except Exception as error:  # network, authentication and cache errors have many types and all end here
         raise ModelError(f"model {model!r} cannot be fetched from the Hub: {hub_reason(error)}") from None
 
@@ -84,14 +82,16 @@ class Checkpoint:
     def read(self, name: str) -> torch.Tensor:
         if name not in self._places:
             raise ModelError(f"{self._folder} has no tensor {name!r}; the checkpoint does not fit its config.json")
+        self._on_progress(READING, self._num_read / len(self._places))
         self._num_read += 1
-        self._on_progress("weights", self._num_read / len(self._places))
         tensor = self._tensor(name)
         if is_fp8(tensor):
             if not self.has(name + SCALE):
                 raise ModelError(f"{self._folder} has {name!r} in fp8 without its scale; fetch the model again")
             tensor = dequantized(tensor, self._tensor(name + SCALE))
-        return tensor.to(self._device, self._dtype if tensor.is_floating_point() else None)
+        tensor = tensor.to(self._device, self._dtype if tensor.is_floating_point() else None)
+        self._on_progress(READING, self._num_read / len(self._places))
+        return tensor
 
     def _tensor(self, name: str) -> torch.Tensor:
         file, key = self._places[name]

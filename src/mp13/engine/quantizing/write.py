@@ -25,6 +25,7 @@ from mp13.engine.models.model_layout import (
     decoder_layout,
     stored_config,
 )
+from mp13.engine.models.progress import as_quantizing
 from mp13.engine.models.quantized_weights import QuantizedWeights, stored_names
 from mp13.engine.models.source import ModelSource, open_source
 from mp13.engine.models.support import choose_impl
@@ -59,7 +60,7 @@ def _quantize(
     assert chosen is not None
     if chosen.is_stored:
         raise ConfigError(f"{source.path} is quantized already; give the model that it was made from")
-    with source.checkpoint(dtype, torch.device("cpu"), on_progress) as checkpoint:
+    with source.checkpoint(dtype, torch.device("cpu"), as_quantizing(on_progress)) as checkpoint:
         if choose_impl(hf_config, "auto")[0] == "native":
             layout = decoder_layout(decoder_config(hf_config, has_head=checkpoint.has("lm_head.weight")))
         else:
