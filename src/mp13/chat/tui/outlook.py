@@ -16,7 +16,7 @@ class Outlook:
     """`scope` is what the mix holds for; `warmth`, whether the history is computed under it, "" if not known."""
 
     mix: str = "base"
-    scope: str = "answers the next prompt"
+    scope: str = "next prompt"
     warmth: str = ""
 
 
@@ -42,4 +42,4 @@ class Watch:
             self._warm.add(mix)
         self._warming = warming
         warmth = "" if mix == self._answered else WARMING if warming == mix else WARM if mix in self._warm else ""
-        return Outlook(mix, Outlook.scope if session.pin is None else "pinned to this branch", warmth)
+        return Outlook(mix, Outlook.scope if session.pin is None else "pinned to branch", warmth)

@@ -159,7 +159,7 @@ class Frame(Screen[None]):
 
     def on_key(self, event: events.Key) -> None:
         """What is typed where nobody takes it goes to the prompt."""
-        if event.is_printable and event.character and not self._prompt.has_focus:
+        if event.is_printable and event.character and event.key not in self.active_bindings:
             self._prompt.focus()
             self._prompt.insert(event.character)
             event.stop()

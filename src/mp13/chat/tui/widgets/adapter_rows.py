@@ -48,9 +48,9 @@ def _place(one: Shelved) -> Content:
     from mp13.chat.library.shown import STATES, effect
 
     moved = effect(one.adapter.effect, short=True)
-    parts = [(STATES[one.state], MUTED)]
+    parts = [("changed on disk", "$text-warning")] if one.changed else []
+    parts += [(STATES[one.state], MUTED)]
     parts += [(f"effect {moved}", "$text-warning" if moved == "none" else MUTED)] if moved else []
-    parts += [("changed on disk", "$text-warning")] if one.changed else []
     joined = [part for piece in parts for part in ((" · ", FAINT), piece)][1:]
     return Content.assemble("  ", *joined)
 

@@ -84,7 +84,7 @@ class AdaptersPanel(Panel):
         rows = [(name, adapter_row(one, mix, width)) for name, one in self._shelf.items()]
         self._rows.show([(BASE, base_row(mix, width)), *rows])
         dots = [("●", f"${name}") for name in mix_voices(str(mix))]
-        scope = "after what runs now" if self._wanted is not None else self._outlook.scope
+        scope = "after this answer" if self._wanted is not None else self._outlook.scope
         said = [part for part in (scope, self._outlook.warmth) if part]
         self._mix_line.update(Content.assemble(*dots, " ", *mix_spans(str(mix)), "\n", (" · ".join(said), MUTED)))
         self._draw_facts()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mp13.chat.conversation.store import ConversationInfo, Found
 
 _UNTITLED = "untitled"
+_BEFORE = 10  # characters before what was found: a narrow panel has to show it
 
 
 def new_row(is_present: bool, key: str, width: int) -> Content:
@@ -43,8 +44,10 @@ def quoted(title: str) -> str:
 
 def _snippet(text: str) -> Content:
     """What was found stands out of what is around it."""
-    around, *found = re.sub(r"\s+", " ", text).split("\x02")
-    pieces = [(around, MUTED)]
+    before, *found = re.sub(r"\s+", " ", text).split("\x02")
+    if found and len(before) > _BEFORE:
+        before = f"…{before[-_BEFORE:]}"
+    pieces = [(before, MUTED)]
     for piece in found:
         hit, _, rest = piece.partition("\x03")
         pieces += [(hit, "bold"), (rest, MUTED)]

@@ -238,6 +238,7 @@ class ConversationsPanel(Panel):
         if (one := self._deleted) is not None and self._store is not None:
             with self._explained():
                 self._store.restore(one.id)
+                self.app.clear_notifications()  # one of them says that it is deleted
                 self.notify(f"{quoted(one.title)} is back.", markup=False)
                 if one.is_present:
                     self.post_message(self.Wanted(f"/resume {one.id}"))

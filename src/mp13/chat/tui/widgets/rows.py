@@ -10,7 +10,7 @@ MUTED, FAINT = "$foreground 60%", "$foreground 40%"
 
 
 class Rows(OptionList):
-    """Its mark stays on the row that it was on, as long as there is a row of that id."""
+    """Its mark stays on the row that it was on; where that has gone, on the one that took its place."""
 
     def __init__(self) -> None:
         super().__init__(markup=False, compact=True)
@@ -18,20 +18,20 @@ class Rows(OptionList):
 
     def show(self, rows: Sequence[tuple[str, Content]]) -> None:
         """`rows` are ids and what to draw."""
+        marked, place = self.marked, self.highlighted or 0
         before, self._shown = self._shown, list(rows)
         if [id for id, _ in before] == [id for id, _ in rows]:
             for index, (old, (_, new)) in enumerate(zip(before, rows, strict=True)):
                 if old[1] != new:
                     self.replace_option_prompt_at_index(index, new)
             return
-        marked = self.marked
         self.set_options(Option(content, id) for id, content in rows)
-        self.mark(marked)
+        self.mark(marked, place)
 
-    def mark(self, id: str | None) -> None:
-        """Mark the row `id`; where there is none, the first."""
+    def mark(self, id: str | None, place: int = 0) -> None:
+        """Mark the row `id`; where there is none, the one at `place`."""
         ids = [id for id, _ in self._shown]
-        self.highlighted = None if not ids else ids.index(id) if id in ids else 0
+        self.highlighted = None if not ids else ids.index(id) if id in ids else min(place, len(ids) - 1)
 
     @property
     def marked(self) -> str | None:
