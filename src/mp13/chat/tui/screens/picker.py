@@ -49,7 +49,9 @@ class AdapterPicker(ModalScreen[str | None]):
         with Vertical(id="picker", classes="dialog") as dialog:
             dialog.border_title = "Who answers next?"
             dialog.border_subtitle = hints(self, keep="choose", complete="complete", close="close")
-            yield Input(placeholder="filter, or a mix such as a:0.5+b:0.5", compact=True)
+            field = Input(placeholder="filter, or a mix such as a:0.5+b:0.5", compact=True)
+            field.cursor_blink = False
+            yield field
             yield OptionList(markup=False, compact=True)
             yield Static(markup=False, classes="problem")
 

@@ -55,12 +55,12 @@ class ConversationsPanel(Panel):
         self._pause: Timer | None = None
 
     def contents(self) -> Iterator[Widget]:
-        self._search = SearchField(placeholder="type to search", compact=True)
+        self._search = SearchField("type to search")
         self._rows = Rows()
         self._rows.can_focus = False
-        self._title_field = TitleField(compact=True)
+        self._title_field = TitleField()
         self._note = Static(markup=False, classes="note")
-        yield from (self._search, self._rows, self._note, self._title_field)
+        yield from (self._search, self._note, self._rows, self._title_field)
 
     @property
     def _store(self) -> ConversationStore | None:

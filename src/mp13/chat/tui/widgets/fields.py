@@ -6,7 +6,15 @@ from textual.widgets import Input
 from mp13.chat.tui.keymap import ActsInOrder, bind
 
 
-class SearchField(ActsInOrder, Input):
+class Field(ActsInOrder, Input):
+    """One line that does not blink."""
+
+    def __init__(self, placeholder: str = "") -> None:
+        super().__init__(placeholder=placeholder, compact=True)
+        self.cursor_blink = False
+
+
+class SearchField(Field):
     """Where the panel has its focus: letters search, and the panel's own keys go to it as `Pressed`."""
 
     BINDINGS = [
@@ -33,7 +41,7 @@ class SearchField(ActsInOrder, Input):
         return False if deletes_text else super().check_action(action, parameters)
 
 
-class TitleField(ActsInOrder, Input):
+class TitleField(Field):
     """Lies over the row whose title it changes."""
 
     BINDINGS = [bind("dialog.keep", "submit", "Save"), bind("dialog.close", "give_up", "Leave as it is")]
