@@ -28,6 +28,17 @@ class Mix:
     def names(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self.members)
 
+    def weight(self, name: str) -> float | None:
+        """None where `name` is no member."""
+        return dict(self.members).get(name)
+
+    def weighted(self, name: str, weight: float | None) -> "Mix":
+        """The same with `name` at `weight`, or without it where that is None."""
+        members = dict(self.members) | ({} if weight is None else {name: weight})
+        if weight is None:
+            members.pop(name, None)
+        return Mix(tuple(sorted(members.items())))
+
     def __str__(self) -> str:
         return "+".join(n if w == 1.0 else f"{n}:{_decimal(w)}" for n, w in self.members) or BASE
 

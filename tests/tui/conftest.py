@@ -52,11 +52,11 @@ class Chat:
 
     def shown(self, widget: Widget | None = None) -> str:
         """The characters on the screen, or in `widget`'s part of it, trailing spaces left out."""
-        lines = [strip.text for strip in self.app.screen._compositor.render_strips()]
+        strips = self.app.screen._compositor.render_strips()
         if widget is not None:
             region = widget.region
-            lines = [line[region.x : region.right] for line in lines[region.y : region.bottom]]
-        return "\n".join(line.rstrip() for line in lines)
+            strips = [strip.crop(region.x, region.right) for strip in strips[region.y : region.bottom]]
+        return "\n".join(strip.text.rstrip() for strip in strips)
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for something to become true, and for the screen to show it."""
@@ -83,6 +83,16 @@ class Chat:
 
     async def rests(self) -> None:
         await self.until(lambda: self.conversation.is_idle)
+
+    async def still(self) -> str:
+        """The picture when everything has come to rest."""
+        before = ""
+        for _ in range(PATIENCE):
+            await self.pilot.pause(0.05)
+            if (now := self.picture()) == before:
+                return now
+            before = now
+        pytest.fail(f"it never comes to rest; the screen shows\n{self.shown()}")
 
     def picture(self) -> str:
         """The screen as SVG, without the ids that differ from run to run."""

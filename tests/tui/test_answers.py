@@ -136,11 +136,11 @@ class TestStopping:
     async def test_esc_stops_the_answer_which_is_kept_and_marked(self) -> None:
         async with chatting(FakeSession(["The half", asyncio.Event()], ["Again."])) as chat:
             await chat.send("go")
-            await chat.sees("The half", "esc Stop")
+            await chat.sees("The half", "Esc Stop")
             await chat.press("escape")
             await chat.sees("The half", "base · stopped")
             assert chat.session.turns[-1].finish_reason == "abort"
-            assert "esc Stop" not in chat.shown()
+            assert "Esc Stop" not in chat.shown()
             await chat.say("once more")
             await chat.sees("Again.")
 
@@ -156,7 +156,7 @@ class TestStopping:
         monkeypatch.setattr(session, "set_mix", lambda mix: asyncio.Event().wait())
         async with chatting(session) as chat:
             await chat.send("/adapter pirate")
-            await chat.sees("esc Stop")
+            await chat.sees("Esc Stop")
             await chat.press("escape")
             await chat.sees("/adapter pirate: stopped")
             await chat.say("go")
@@ -174,7 +174,7 @@ class TestStopping:
         session.answer = slow_to_end  # type: ignore[method-assign, assignment]
         async with chatting(session) as chat:
             await chat.send("go")
-            await chat.sees("Hello.", "38 tok/s", "esc Stop")
+            await chat.sees("Hello.", "38 tok/s", "Esc Stop")
             await chat.press("escape")
             await chat.rests()
             await chat.sees("Hello.", "38 tok/s")

@@ -2,6 +2,7 @@
 
 from mp13.chat.tui.screens.help import HelpScreen
 from mp13.chat.tui.screens.picker import AdapterPicker
+from mp13.chat.tui.widgets.adapters import AdapterList
 from tests.fakes.fake_session import FakeSession
 from tests.tui.conftest import chatting
 
@@ -58,10 +59,10 @@ class TestCommands:
 
 class TestKeys:
     async def test_help_lists_keys_commands_and_the_engine(self) -> None:
-        async with chatting(FakeSession(), size=(80, 84)) as chat:
+        async with chatting(FakeSession(), size=(80, 160)) as chat:
             await chat.press("f1")
-            await chat.sees("Ctrl+O, F2", "/system", "llama, native, bfloat16 on cpu", "attention sdpa: no GPU")
-            await chat.press("escape")
+            await chat.sees("Ctrl+O", "/system", "llama, native, bfloat16 on cpu", "attention sdpa: no GPU")
+            await chat.press("f1")
             await chat.until(lambda: not isinstance(chat.app.screen, HelpScreen))
 
     async def test_the_first_ctrl_c_asks_and_the_second_quits(self) -> None:
@@ -105,15 +106,31 @@ class TestKeys:
             await chat.say("go on")
             await chat.sees("the last word")
 
-    async def test_ctrl_t_switches_between_dark_and_light(self) -> None:
-        async with chatting(FakeSession()) as chat:
-            before = chat.app.current_theme.dark
-            await chat.press("ctrl+t")
-            assert chat.app.current_theme.dark is not before
 
-    async def test_the_palette_offers_the_slash_commands(self) -> None:
+class TestPalette:
+    async def test_a_command_with_an_argument_is_written_for_the_reader_to_go_on(self) -> None:
         async with chatting(FakeSession()) as chat:
             await chat.press("ctrl+p", *"system")
             await chat.sees("/system [TEXT|-]")
             await chat.press("down", "enter")
             await chat.until(lambda: chat.prompt.text == "/system ")
+
+    async def test_a_command_without_one_is_run(self) -> None:
+        async with chatting(FakeSession()) as chat:
+            await chat.say("an earlier question")
+            await chat.press("ctrl+p", *"/new")
+            await chat.sees("Start a new conversation.")
+            await chat.press("down", "enter")
+            await chat.sees("a new conversation")
+
+    async def test_what_keys_do_is_found_with_the_key_and_done(self) -> None:
+        async with chatting(FakeSession(), size=(120, 36)) as chat:
+            await chat.press("ctrl+p", *"fold adapters")
+            await chat.sees("Go to the adapters, or fold them away", "F4")
+            await chat.press("down", "enter")
+            await chat.until(lambda: isinstance(chat.app.focused, AdapterList))
+
+    async def test_letters_far_apart_find_nothing(self) -> None:
+        async with chatting(FakeSession()) as chat:
+            await chat.press("ctrl+p", *"kybrd")
+            await chat.sees("No matches found")

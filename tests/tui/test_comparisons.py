@@ -8,7 +8,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from mp13.chat.conversation.diff import Diff, DiffToken
 from mp13.chat.conversation.remarks import Remark
-from mp13.chat.tui.screens import conversation
+from mp13.chat.tui.screens import frame
 from mp13.chat.tui.widgets.turns import Answer
 from mp13.errors import ContextError
 from tests.fakes.fake_session import FakeSession
@@ -101,7 +101,7 @@ class TestDiff:
 
 class TestRemarks:
     async def test_what_turns_out_about_an_adapter_appears_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(conversation, "LOOK_S", 0.05)
+        monkeypatch.setattr(frame, "LOOK_S", 0.05)
         session = FakeSession(mix="pirate")
         async with chatting(session, size=(100, 24)) as chat:
             assert chat.status.startswith("● pirate · smollm2")

@@ -84,7 +84,9 @@ class TestCompletion:
     async def test_a_slash_lists_the_commands_with_their_help(self) -> None:
         async with chatting(FakeSession()) as chat:
             await chat.press("/")
-            await chat.sees("/adapter [MIX]", "/system", "/set", "/new", "/help", "/quit", "Start a new conversation.")
+            await chat.sees("/adapter [MIX]", "Choose who answers", "/diff [MIX]", "/reload [NAME]")
+            await chat.press("n", "e")
+            await chat.sees("/new", "Start a new conversation.")
 
     async def test_tab_takes_the_first_and_goes_on_to_adapter_names(self) -> None:
         async with chatting(FakeSession()) as chat:
@@ -104,7 +106,7 @@ class TestCompletion:
     async def test_enter_takes_what_the_arrow_keys_have_marked(self) -> None:
         async with chatting(FakeSession()) as chat:
             await chat.press("/")
-            await chat.sees("/new")
+            await chat.sees("/compare")
             await chat.press("down", "down", "down", "enter")
             assert chat.prompt.text == "/compare "
 

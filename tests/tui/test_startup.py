@@ -34,11 +34,14 @@ class TestFirstFrame:
             return FakeSession()  # type: ignore[return-value]
 
         app = tui.ChatApp(open_session)
-        async with app.run_test() as pilot:
+        async with app.run_test(size=(160, 40)) as pilot:
             while not shown:
+                await pilot.pause(0.01)
+            while "the model alone" not in str(app.export_screenshot()).replace("&#160;", " "):
                 await pilot.pause(0.01)
         assert "Ask anything" in shown[0]
         assert "starting" in shown[0]
+        assert "the model alone" not in shown[0], "what is in the panels has to wait"
 
     async def test_keys_are_taken_before_the_session_is_open(self) -> None:
         gate = asyncio.Event()

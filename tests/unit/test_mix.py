@@ -118,3 +118,12 @@ def test_letters_digits_dots_lines_and_dashes_make_a_name(name: str) -> None:
 def test_what_could_be_a_path_or_part_of_a_mix_cannot_be_a_name(name: str) -> None:
     with pytest.raises(MixError):
         check_name(name)
+
+
+def test_a_member_gets_another_weight_comes_and_goes() -> None:
+    mix = parse_mix("b:0.5")
+    assert str(mix.weighted("b", 0.75)) == "b:0.75"
+    assert str(mix.weighted("a", 1.0)) == "a+b:0.5"
+    assert str(mix.weighted("b", None)) == "base"
+    assert str(mix.weighted("a", None)) == "b:0.5"
+    assert (mix.weight("b"), mix.weight("a")) == (0.5, None)

@@ -16,6 +16,11 @@ def printable(text: str) -> str:
     return _CONTROLS.sub("", _ESCAPES.sub("", text))
 
 
+def one_line(text: str) -> str:
+    """`printable` text in one line: names, titles and notes come from files and models."""
+    return " ".join(printable(text).split())
+
+
 def utf8(text: str) -> str:
     """`text` with lone surrogates (bytes of the command line that were no UTF-8) replaced, so that it can be stored."""
     return text.encode("utf-8", "replace").decode()

@@ -12,8 +12,9 @@ import typer
 from mp13.chat.cli.outcome import complain, outcome
 from mp13.chat.cli.progress import Progress
 from mp13.chat.library.shelf import Shelved, loaded_now, look
-from mp13.chat.library.shown import adapter_json, adapter_lines, adapter_table, added, one_line, removed, tagged
+from mp13.chat.library.shown import adapter_json, adapter_lines, adapter_table, added, removed, tagged
 from mp13.chat.settings.load import load_settings
+from mp13.chat.text import one_line
 from mp13.errors import ConfigError
 from mp13.library.adapters import AdapterOnDisk, find_adapter, list_adapters
 from mp13.library.changes import add_adapter, export_adapter, remove_adapter, rename_adapter, tag_adapter

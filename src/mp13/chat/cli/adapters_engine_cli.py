@@ -14,10 +14,10 @@ from mp13.chat.cli.progress import Progress
 from mp13.chat.cli.running_engine import running_engine
 from mp13.chat.library.checking import CheckReport, check_in_engine, check_on_disk
 from mp13.chat.library.merging import merge_json, merge_request, merge_text
-from mp13.chat.library.shown import one_line
 from mp13.chat.settings.load import load_settings
 from mp13.chat.settings.model import STARTER_NAMES
 from mp13.chat.settings.schema import Settings
+from mp13.chat.text import one_line
 from mp13.errors import AdapterError
 from mp13.library.adapter_folder import is_adapter, look_at
 from mp13.library.adapters import AdapterOnDisk, find_adapter

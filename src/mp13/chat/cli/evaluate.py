@@ -14,10 +14,10 @@ from mp13.chat.cli.outcome import complain, outcome
 from mp13.chat.cli.progress import Progress
 from mp13.chat.cli.running_engine import running_engine
 from mp13.chat.library.evaluation import Evaluation, Row, evaluate, read_rows
-from mp13.chat.library.shown import one_line
 from mp13.chat.library.stored_data import SOURCES
 from mp13.chat.settings.load import load_settings
 from mp13.chat.settings.schema import Settings
+from mp13.chat.text import one_line
 from mp13.errors import ConfigError
 from mp13.mix import parse_mix
 

@@ -66,13 +66,13 @@ async def run_headless(session: ChatSession, lines: Iterable[Line], as_json: boo
 async def _do(session: ChatSession, line: Line, printer: Printer) -> bool:
     """Do one line; whether it says to end."""
     if not (line.where and is_command(line.text)):
-        await _answer(session, Ask(prompt_of(line.text) if line.where else line.text, line.mixes), printer)
+        await answered(session, Ask(prompt_of(line.text) if line.where else line.text, line.mixes), printer)
         return False
     result = await session.command(line.text)
     if result.message:
         complain(result.message)
     if result.ask is not None:
-        await _answer(session, result.ask, printer)
+        await answered(session, result.ask, printer)
     if result.diff is not None:
         printer.diff(result.diff)
     return result.quit
@@ -86,7 +86,8 @@ async def _placed(line: Line, work: Coroutine[None, None, T]) -> T:
         raise type(error)(f"{line.where}: {error}" if line.where else str(error)) from None
 
 
-async def _answer(session: ChatSession, ask: Ask, printer: Printer) -> None:
+async def answered(session: ChatSession, ask: Ask, printer: Printer) -> None:
+    """Print the answers. What had come of them is printed too when they end by an error or are cancelled."""
     before: set[str] = set()
     try:
         async with aclosing(session.answer(ask)) as events:

@@ -10,9 +10,10 @@ import typer
 from mp13.chat.cli.doctor import surveyed
 from mp13.chat.cli.outcome import outcome
 from mp13.chat.cli.progress import Progress
-from mp13.chat.library.shown import fit_json, fit_table, model_json, model_table, one_line, removed, size
+from mp13.chat.library.shown import fit_json, fit_table, model_json, model_table, removed, size
 from mp13.chat.settings.load import load_settings
 from mp13.chat.settings.model import resolve_model
+from mp13.chat.text import one_line
 from mp13.engine.sizes import parse_size
 from mp13.errors import ConfigError
 from mp13.library.fit import fits_by_quantization

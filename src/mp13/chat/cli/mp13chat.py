@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mp13.chat.cli.outcome import outcome, prepare_streams
 from mp13.chat.cli.piped import read_piped, stdin_is_terminal
+from mp13.chat.settings.glance import glance
 from mp13.chat.text import utf8
 from mp13.errors import ConfigError
 
@@ -35,9 +36,10 @@ def chat(given: argparse.Namespace) -> None:
         if given.version:
             _print_version()
             return
-        flags = _flags(given.set, model=given.model, adapter=given.adapter, log="false" if given.no_log else None)
+        log, plain = "false" if given.no_log else None, "true" if given.plain else None
+        flags = _flags(given.set, model=given.model, adapter=given.adapter, log=log, plain=plain)
         if given.prompt is None and given.script is None and stdin_is_terminal():
-            _on_screen(flags, given)
+            _on_terminal(flags, given)
         else:
             _headless(flags, given)
 
@@ -64,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--set", metavar="KEY=VALUE", action="append", default=[], help="set any setting; repeatable")
     add("--json", action="store_true", help="print each answer as one JSON object")
     add("--no-log", action="store_true", help="keep nothing of this conversation")
+    add("--plain", action="store_true", help="chat in plain lines, without a screen")
     add("--script", metavar="FILE", type=Path, help="do FILE's lines: prompts and commands")
     add("--resume", metavar="ID", nargs="?", const=LATEST, help="go on with conversation ID; else the latest")
     add("--version", action="store_true", help="print the version and end")
@@ -94,22 +97,29 @@ def _flags(assignments: list[str], **named: str | None) -> dict[str, str]:
     return flags | given
 
 
-def _on_screen(flags: dict[str, str], given: argparse.Namespace) -> None:
-    """Settings are loaded by the screen after its first frame."""
+def _on_terminal(flags: dict[str, str], given: argparse.Namespace) -> None:
+    """Settings are loaded by the screen after its first frame, which needs a glance at a few."""
     asked = {"--json": given.json, "--compare": given.compare, "--diff": given.diff is not None}
     if flag := next((flag for flag, is_given in asked.items() if is_given), None):
         raise ConfigError(f"{flag} needs a prompt; give -p TEXT, --script FILE, or pipe the prompt in")
     if not sys.stdout.isatty():
-        raise ConfigError("the chat's screen needs a terminal, and stdout is none; give -p TEXT or --script FILE")
+        raise ConfigError("the chat needs a terminal, and stdout is none; give -p TEXT or --script FILE")
+    load, look = partial(_load_settings, flags), glance(flags)
+    if look.plain:
+        from mp13.chat.cli.plain import chat_plainly
+
+        return chat_plainly(load, given.resume)
     from mp13.chat.tui.app import run
 
-    sys.exit(run(partial(_load_settings, flags), resume=given.resume))
+    sys.exit(run(load, given.resume, look.theme))
 
 
 def _headless(flags: dict[str, str], given: argparse.Namespace) -> None:
     from mp13.chat.cli.headless import Line, read_script, run_headless
     from mp13.chat.conversation.session import ChatSession
 
+    if given.plain:
+        raise ConfigError("--plain is for a chat on a terminal; what -p, --script or a pipe asks is plain anyway")
     if given.prompt is not None and given.script is not None:
         raise ConfigError("-p and --script exclude each other; put the prompt into the script")
     if given.compare and given.script is not None:

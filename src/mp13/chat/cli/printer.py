@@ -31,9 +31,11 @@ class Printer:
     later ones say meanwhile is held back.
     """
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, plain: bool = False) -> None:
+        """`plain`: no colours, and no line is rewritten."""
         self._as_json = as_json
-        self._progress = Progress("mp13chat")
+        self._plain = plain
+        self._progress = Progress("mp13chat", rewrites=not plain)
         self._remarked: set[str] = set()
         self.begin(())
 
@@ -93,8 +95,9 @@ class Printer:
         from mp13.chat.conversation.diff_view import diff_text
 
         console = Console(file=sys.stdout, highlight=False)
-        plain = console.no_color or console.color_system is None
-        console.print(diff_text(diff, plain), soft_wrap=True)
+        plain = self._plain or console.no_color or console.color_system is None
+        text = diff_text(diff, plain)
+        console.print(text.plain if self._plain else text, soft_wrap=True, markup=False)
 
     def _go_to(self, place: int) -> None:
         if place != self._place:

@@ -87,6 +87,11 @@ class ChatSession:
         return self._conversation.answers
 
     @property
+    def pin(self) -> str | None:
+        """The mix that answers in this branch whatever is chosen, if one is pinned to it."""
+        return self._conversation.pin
+
+    @property
     def engine(self) -> EngineInfo | None:
         """The running engine, or None while there is none."""
         return self._connection.engine

@@ -8,7 +8,8 @@ import os
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mp13.chat.library.shown import effect, one_line
+from mp13.chat.library.shown import effect
+from mp13.chat.text import one_line
 from mp13.errors import AdapterError, Mp13Error
 from mp13.library.adapters import AdapterOnDisk
 from mp13.service.schema import NO_EFFECT, AdapterInfo

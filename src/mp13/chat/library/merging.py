@@ -4,8 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mp13.chat.library.shown import one_line, size
+from mp13.chat.library.shown import size
 from mp13.chat.settings.schema import Settings
+from mp13.chat.text import one_line
 from mp13.errors import AdapterError, ConfigError
 from mp13.library.adapters import find_adapter
 from mp13.library.merging import MergeReport, MergeRequest

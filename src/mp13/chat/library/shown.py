@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mp13.chat.library.shelf import Shelved
-from mp13.chat.text import printable
+from mp13.chat.text import one_line
 from mp13.library.adapters import AdapterOnDisk
 from mp13.library.fit import Fit
 from mp13.library.models import ModelOnDisk
 from mp13.service.schema import NO_EFFECT
 
-_STATES = {"slot": "in a slot", "memory": "in memory", "disk": "on disk", "unfit": "unfit"}
+STATES = {"slot": "in a slot", "memory": "in memory", "disk": "on disk", "unfit": "unfit"}
 _AGES = ((365 * 86400, "y"), (30 * 86400, "mo"), (86400, "d"), (3600, "h"), (60, "min"))
 _LEAVING = ("DIGEST", "TARGETS", "AGE", "BASE", "TAGS")  # in this order, where there is no room for all
 _DIGEST = 8  # characters of a digest in a list
@@ -24,7 +24,7 @@ def adapter_table(shelf: Sequence[Shelved], width: int | None = None) -> str:
     rows = [
         {
             "NAME": one.adapter.name,
-            "STATE": _STATES[one.state] + (", changed on disk" if one.changed else ""),
+            "STATE": STATES[one.state] + (", changed on disk" if one.changed else ""),
             "KIND": one.adapter.kind,
             "RANK": str(one.adapter.rank or ""),
             "SIZE": size(one.adapter.size_bytes),
@@ -50,7 +50,7 @@ def adapter_lines(one: Shelved) -> str:
     adapter, notes = one.adapter, one.adapter.notes
     facts = {
         "name": adapter.name,
-        "state": _STATES[one.state],
+        "state": STATES[one.state],
         "unfit": adapter.unfit,
         "changed": "on disk, after an engine loaded it; /reload picks it up" if one.changed else None,
         "kind": f"{adapter.kind}, rank {adapter.rank}" if adapter.rank else adapter.kind,
@@ -204,11 +204,6 @@ def table(rows: Sequence[dict[str, str]]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
     padded = ("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines)
     return "\n".join(line.rstrip() for line in padded)
-
-
-def one_line(text: str) -> str:
-    """`text` as it may reach a terminal, in one line: names and notes come from files that anybody wrote."""
-    return " ".join(printable(text).split())
 
 
 def _cell(text: str) -> str:

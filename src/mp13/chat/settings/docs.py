@@ -4,6 +4,7 @@ import sys
 
 from pydantic import BaseModel
 
+from mp13.chat.settings.keys import KEY_ACTIONS, SCOPES
 from mp13.chat.settings.profiles import find_profile, profile_names
 from mp13.chat.settings.schema import GROUPS
 
@@ -62,6 +63,16 @@ def configuration_page() -> str:
         for key, field in group.model_fields.items():
             mark = " ●" if field.json_schema_extra else ""
             page += f"| `{key}`{mark} | `{_shown(field.default)}` | {field.description} |\n"
+    return page + _key_tables()
+
+
+def _key_tables() -> str:
+    page = "\n## Keys\n\nWhat `keys` may remap, and the keys that it takes the place of.\n"
+    for scope, title in SCOPES.items():
+        page += f"\n{title}:\n\n| action | keys | |\n|---|---|---|\n"
+        for action in KEY_ACTIONS.values():
+            if action.scope == scope:
+                page += f"| `{action.id}` | `{action.keys}` | {action.help} |\n"
     return page
 
 

@@ -74,7 +74,8 @@ def change_settings(settings: Settings, changes: Mapping[str, Any], source: str)
     """`settings` with `changes` (values may be text), which came from `source`. Raises like `load_settings`."""
     layer = Layer(source, changes)
     _check_keys(layer)
-    return _build({**dict(settings), **changes}, {**settings._sources, **dict.fromkeys(changes, source)})
+    values = dict(iter(settings))  # dict(settings) would take the setting `keys` for a method
+    return _build({**values, **changes}, {**settings._sources, **dict.fromkeys(changes, source)})
 
 
 def unknown_variables() -> list[str]:

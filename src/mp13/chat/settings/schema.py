@@ -6,13 +6,14 @@ and by the grammar of mixes. Where values come from is settings/load.py.
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue, PrivateAttr
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from mp13.chat.settings.keys import checked_keys
 from mp13.chat.settings.model import resolve_model
 from mp13.chat.settings.themes import DARK, THEMES
 from mp13.engine.config import ATTENTION_NAMES, QUANTIZATION_NAMES
@@ -46,6 +47,26 @@ def _listed(value: Any) -> Any:
 def _table_text(value: Any) -> Any:
     """A file's table as JSON, which is how a flag or a variable has it."""
     return json.dumps(value) if isinstance(value, dict) else value
+
+
+def _key_table(value: Any) -> Any:
+    """A table of keys from JSON, or from TOML in which `adapters.pick` without quotes has become two tables."""
+    if isinstance(value, str):
+        if value.strip().lower() in ("none", ""):
+            return {}
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return dict(_flat(value)) if isinstance(value, Mapping) else value
+
+
+def _flat(table: Mapping[str, Any], head: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{head}{key}.")
+        else:
+            yield f"{head}{key}", value
 
 
 def _named(names: Sequence[str]) -> str:
@@ -144,6 +165,15 @@ class InterfaceSettings(BaseModel):
     """What the chat looks like, and which keys it obeys."""
 
     theme: str = Field(DARK, description="The colours; Ctrl+T tries them out: " + _named(THEMES) + ".")
+    plain: bool = Field(
+        False, description="Chat in plain lines without a screen, for screen readers; `--plain` on the command line."
+    )
+    keys: Annotated[dict[str, str], NoDecode, BeforeValidator(_key_table)] = Field(
+        {},
+        description='Other keys for what the chat does: in a file a table `[keys]` with lines such as `"adapters.pick" '
+        '= "f5"`, elsewhere JSON. Several keys have commas between. The actions are below.',
+        json_schema_extra=PERSONAL,
+    )
 
 
 GROUPS: tuple[tuple[str, type[BaseModel]], ...] = (
@@ -211,6 +241,7 @@ class Settings(InterfaceSettings, EngineSettings, SamplingSettings, ChatSettings
                 f"theme = {self.theme!r} cannot be used; "
                 + (f"did you mean {near[0]!r}?" if near else f"there: {', '.join(THEMES)}")
             )
+        checked_keys(self.keys)
         return self
 
     def _engine_config(self, model: str) -> EngineConfig:

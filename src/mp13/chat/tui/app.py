@@ -1,27 +1,30 @@
 """The chat on a terminal. `run` paints first and loads afterwards: nothing imported here may import the core.
 
-One screen does the work (screens/conversation.py); this is what surrounds it: themes, palette, quitting.
+One screen does the work (screens/conversation.py); this is what surrounds it: themes, keys, palette, quitting.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from textual.app import App, SystemCommand
-from textual.binding import Binding
+from textual.app import App
+from textual.binding import Keymap
 from textual.screen import Screen
 
+from mp13.chat.settings.keys import checked_keys
+from mp13.chat.settings.themes import DARK
+from mp13.chat.tui.command_search import CommandSearch
+from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.palette import voice_variables
 from mp13.chat.tui.screens.conversation import ConversationScreen, OpenSession
+from mp13.chat.tui.themes import OWN_THEMES
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
     from mp13.chat.settings.schema import Settings
 
-DARK, LIGHT = "catppuccin-mocha", "catppuccin-latte"
 QUIT_WINDOW_S = 2.0  # how long a second Ctrl+C quits
 
 
@@ -30,15 +33,20 @@ class ChatApp(App[Exception]):
 
     TITLE = "mp13"
     CSS_PATH = "styles.tcss"
+    COMMANDS = {CommandSearch}
     BINDINGS = [
-        Binding("ctrl+t", "switch_light", "Light or dark", show=False),
-        Binding("ctrl+l", "redraw", "Redraw", show=False),
-        Binding("ctrl+q", "quit", "Quit", priority=True),
+        bind("app.palette", "command_palette", "Commands", priority=True),
+        bind("app.redraw", "redraw"),
+        bind("app.quit", "quit", "Quit", priority=True),
     ]
 
-    def __init__(self, open_session: OpenSession) -> None:
+    def __init__(self, open_session: OpenSession, theme: str = DARK) -> None:
+        """`theme` is that of the first frame; settings come after it."""
         super().__init__()
-        self.theme = DARK
+        for own in OWN_THEMES:
+            self.register_theme(own)
+        self.theme = theme
+        self.given_keys: dict[str, str] = {}  # those of the settings, by id
         self._open_session = open_session
         self._asked_to_quit = False
 
@@ -48,14 +56,10 @@ class ChatApp(App[Exception]):
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return voice_variables(self.current_theme.dark)
 
-    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        yield from super().get_system_commands(screen)
-        if isinstance(screen, ConversationScreen):
-            for command in screen.commands():
-                yield SystemCommand(command.label, command.help, partial(screen.write, command.value))
-
-    def action_switch_light(self) -> None:
-        self.theme = LIGHT if self.current_theme.dark else DARK
+    def set_keymap(self, keymap: Keymap) -> None:
+        """Raises ConfigError when an action or key is unknown, or a key is used twice."""
+        self.given_keys = checked_keys(keymap)
+        super().set_keymap(self.given_keys)
 
     def action_redraw(self) -> None:
         self.refresh(layout=True)
@@ -72,15 +76,16 @@ class ChatApp(App[Exception]):
         self._asked_to_quit = False
 
 
-def run(settings: Settings | Callable[[], Settings], resume: str | None = None) -> int:
+def run(settings: Settings | Callable[[], Settings], resume: str | None = None, theme: str = DARK) -> int:
     """Chat until the reader leaves; returns the exit code.
 
-    Settings given as a function are loaded after the first frame. `resume` is as for `ChatSession.open`.
+    Settings given as a function are loaded after the first frame, which has `theme`. `resume` is as for
+    `ChatSession.open`.
 
     Raises:
         Mp13Error: the settings cannot be used or the conversation cannot be opened. The screen is gone by then.
     """
-    error = ChatApp(lambda: open_session(settings, resume)).run()
+    error = ChatApp(lambda: open_session(settings, resume), theme).run()
     if error is not None:
         raise error
     return 0

@@ -14,6 +14,7 @@ from mp13.mix import BASE
 if TYPE_CHECKING:
     from mp13.chat.conversation.diff import Diff
     from mp13.chat.conversation.session import ChatSession
+    from mp13.chat.library.shelf import Shelved
     from mp13.service.schema import EngineInfo
 
 
@@ -40,6 +41,13 @@ def choices(session: ChatSession) -> list[Choice]:
         detail = f"{adapter.kind} · rank {adapter.rank} · {adapter.size_bytes / 1e6:.1f} MB{state}"
         found.append(Choice(adapter.name, detail, adapter.unfit or ""))
     return found
+
+
+def shelf_of(session: ChatSession) -> list[Shelved]:
+    """The adapters on disk and where each is now. Reads their folders; hashes nothing."""
+    from mp13.chat.library.shelf import look
+
+    return look(session.settings, session.available_adapters(), session.adapters)
 
 
 def diff_content(diff: Diff) -> Content:

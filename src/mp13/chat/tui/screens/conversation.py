@@ -1,22 +1,16 @@
-"""The one screen of the chat: transcript, prompt, status line. What the session tells becomes widgets in `on_happened`.
+"""The one screen of the chat. What the session tells becomes widgets in `on_happened`.
 
-How a turn looks is widgets/turns.py; when a prompt is answered is the conductor's.
+Where they stand is screens/frame.py's, how a turn looks widgets/turns.py's; when a prompt is answered the conductor's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from textual import on
-from textual.app import ComposeResult
-from textual.binding import Binding
-from textual.containers import Vertical
-from textual.screen import Screen
-from textual.widgets import Footer
 from textual.worker import Worker, WorkerError
 
 from mp13.chat.tui.conductor import Conductor
@@ -31,59 +25,42 @@ from mp13.chat.tui.events import (
     Happened,
     SessionOpened,
 )
-from mp13.chat.tui.palette import mix_voices
+from mp13.chat.tui.keymap import bind
+from mp13.chat.tui.screens.frame import Frame
 from mp13.chat.tui.screens.help import HelpScreen
 from mp13.chat.tui.screens.picker import AdapterPicker
 from mp13.chat.tui.tables import choices, diff_content, engine_rows, suggestions
-from mp13.chat.tui.widgets.completion import Completion, Suggestion
+from mp13.chat.tui.widgets.completion import Suggestion
 from mp13.chat.tui.widgets.prompt import Prompt
-from mp13.chat.tui.widgets.status import StatusLine
-from mp13.chat.tui.widgets.transcript import Drawing, Transcript
+from mp13.chat.tui.widgets.transcript import Drawing
 from mp13.chat.tui.widgets.turns import Notice, row_of
-from mp13.mix import BASE
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
     from mp13.chat.conversation.turn import CommandResult, Turn
 
-LOOK_S = 2.0  # between two looks at what adapters have become
 OpenSession = Callable[[], Awaitable["ChatSession"]]
 
 
-class ConversationScreen(Screen[None]):
+class ConversationScreen(Frame):
     """`open_session` is awaited once the first frame is on the screen; if it raises, the app exits with the error."""
 
-    AUTO_FOCUS = "Prompt"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (18, "-tall")]
     BINDINGS = [
-        Binding("escape", "stop", "Stop"),
-        Binding("ctrl+o,f2", "pick_adapter", "Adapters"),
-        Binding("f1", "help", "Help"),
-        Binding("ctrl+n", "new", "New", show=False),
+        bind("answer.stop", "stop", "Stop"),
+        bind("adapters.pick", "pick_adapter", priority=True),
+        bind("conversations.new", "new", priority=True),
+        bind("chat.help", "help", "Help", priority=True),
     ]
 
     def __init__(self, open_session: OpenSession) -> None:
-        super().__init__(classes="-wide -tall")  # the usual, so that the first frame is not styled twice
+        super().__init__()
         self._open_session = open_session
         self._conductor = Conductor(lambda event: self.post_message(Happened(event)))
-        self._session: ChatSession | None = None
         self._worker: Worker[None] | None = None
-        self._transcript = Transcript()
-        self._completion = Completion(self._suggest)
-        self._prompt = Prompt(self._completion)
-        self._status = StatusLine()
         self._dialogue = Dialogue(self._transcript, self._path)
         self._answered: Entry | None = None  # what is being answered
+        self._quiet: set[Entry] = set()  # commands that have no row
         self._offers_stop = False
-
-    def compose(self) -> ComposeResult:
-        yield self._transcript
-        with Vertical(id="desk"):
-            yield self._completion
-            yield self._prompt
-            yield self._status
-        yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
         self.call_after_refresh(self._begin)
@@ -122,22 +99,26 @@ class ConversationScreen(Screen[None]):
                 await self._transcript.add(Notice(failure.message, "error"))
             case EntryStarted(entry):
                 self._answered = entry
-                self._dialogue.begin(entry)
+                if entry not in self._quiet:
+                    self._dialogue.begin(entry)
             case Asked() as asked if self._answered is not None:
+                self._watch.moved()
                 await self._dialogue.ask(self._answered, asked)
             case TextDelta(text, index) if self._answered is not None:
                 self._dialogue.feed(self._answered, text, index)
             case AnswerDone(turn, index) if self._answered is not None:
                 await self._dialogue.end(self._answered, turn, index)
                 self._tell_cost(turn)
+                self._watch.answered(turn.mix)
+                self._look()
             case AnswerStopped(entry, partial):
                 await self._dialogue.stop(entry, partial)
                 self._tell(loading=None)
             case EntryFailed(entry, reason, partial):
                 await self._dialogue.fail(entry, reason, partial)
                 self._tell(loading=None)
-                self._tell_mix()
-            case EntryWithdrawn(entry):
+                self._look()
+            case EntryWithdrawn(entry) if entry not in self._quiet:
                 await self._dialogue.withdraw(entry)
                 self._prompt.offer(entry.text)
             case CommandDone(entry, result):
@@ -145,40 +126,32 @@ class ConversationScreen(Screen[None]):
         self._offer_stop()
 
     async def _opened(self, session: ChatSession) -> None:
-        self._session = session
-        if turns := list(session.turns):
+        await self._furnish(session)
+        if turns := session.turns:
             self._tell_cost(turns[-1])
             await self._transcript.show(self._path())
         self._tell(model=Path(session.settings.model).name)
-        self._tell_mix()
-        self.set_interval(LOOK_S, self._tell_mix)  # what is remarkable about an adapter comes by itself
 
     async def _command_done(self, entry: Entry, result: CommandResult) -> None:
         assert self._session is not None
+        self._obey(self._session.settings)
         if result.quit:
             self.app.exit()
         if result.turns_changed:
+            self._watch.moved()
             await self._dialogue.redraw()
             self._tell(tokens_per_s=None, cached_tokens=None, context_tokens=None)
             if turns := self._session.turns:
                 self._tell_cost(turns[-1])
-        await self._dialogue.settle(entry, result.message if result.diff is None else diff_content(result.diff))
-        self._tell_mix()
+        message = result.message if result.diff is None else diff_content(result.diff)
+        if entry not in self._quiet:
+            await self._dialogue.settle(entry, message)
+        elif remarks := [str(remark) for remark in self._session.remarks if result.mix_changed]:
+            await self._transcript.add(Notice("\n".join(remarks)))
+        self._look()
 
     def _path(self) -> list[Drawing]:
         return [row_of(turn) for turn in self._session.turns] if self._session is not None else []
-
-    @property
-    def _mix(self) -> str:
-        return self._session.mix if self._session is not None else BASE
-
-    def _tell(self, **changes: Any) -> None:
-        self._status.status = replace(self._status.status, **changes)
-
-    def _tell_mix(self) -> None:
-        remarks = self._session.remarks if self._session is not None else []
-        self._tell(mix=self._mix, remarks=tuple(f"{remark.name}: {remark.label}" for remark in remarks if remark.label))
-        self._prompt.set_classes(mix_voices(self._mix)[0])
 
     def _tell_cost(self, turn: Turn) -> None:
         if (cost := turn.metrics) is not None:
@@ -187,20 +160,31 @@ class ConversationScreen(Screen[None]):
 
     @on(Prompt.Sent)
     async def _prompt_sent(self, event: Prompt.Sent) -> None:
-        if event.text == "/quit":
+        await self._enter(event.text)
+
+    async def _enter(self, line: str) -> None:
+        """Do what was entered; some commands have a dialog here."""
+        if line == "/quit":
             self.app.exit()
-        elif event.text == "/help":
+        elif line == "/help":
             self.action_help()
-        elif event.text == "/adapter":
+        elif line == "/adapter":
             self.action_pick_adapter()
         else:
-            await self._submit(event.text)
+            await self._submit(line)
 
     async def _submit(self, text: str | None) -> None:
         if text is not None:
             waiting = not self._conductor.is_idle
             await self._dialogue.send(self._conductor.submit(text), waiting)
             self._offer_stop()
+
+    def _run_quietly(self, command: str) -> None:
+        self._quiet.add(self._conductor.submit(command))
+
+    @property
+    def _is_settled(self) -> bool:
+        return not self._conductor.is_busy
 
     def _offer_stop(self) -> None:
         """Let the footer show Esc while there is something to stop; it is drawn anew, so not with every token."""
@@ -209,7 +193,9 @@ class ConversationScreen(Screen[None]):
             self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return self._completion.is_open or self._conductor.is_busy if action == "stop" else True
+        if action == "stop":
+            return self._completion.is_open or self._conductor.is_busy
+        return super().check_action(action, parameters)
 
     def action_stop(self) -> None:
         """Close the completion, else stop the answer, else take back the prompt that waits."""
@@ -248,11 +234,12 @@ class ConversationScreen(Screen[None]):
         """Put `text` in the prompt, for the reader to go on."""
         self._prompt.show(text)
 
+    async def choose(self, value: str) -> None:
+        """A command was chosen from a list: one that may have an argument is for the reader to go on with."""
+        if value.endswith(" "):
+            self.write(value)
+        else:
+            await self._enter(value)
+
     async def action_new(self) -> None:
         await self._submit("/new")
-
-    @on(Prompt.PageTurned)
-    def _turn_page(self, event: Prompt.PageTurned) -> None:
-        transcript = self._transcript
-        if transcript.max_scroll_y > 0:
-            (transcript.scroll_page_up if event.pages < 0 else transcript.scroll_page_down)(animate=False)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
@@ -14,6 +13,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from mp13.chat.text import printable
+from mp13.chat.tui.keymap import bind, hints
 from mp13.chat.tui.palette import voice
 from mp13.errors import MixError
 from mp13.mix import BASE, parse_mix
@@ -32,10 +32,11 @@ class AdapterPicker(ModalScreen[str | None]):
     """Gives the chosen mix, or None. `mix` is the one that answers now."""
 
     BINDINGS = [
-        Binding("escape", "dismiss(None)", "Close"),
-        Binding("up", "move(-1)", show=False, priority=True),
-        Binding("down", "move(1)", show=False, priority=True),
-        Binding("tab", "complete", show=False, priority=True),
+        bind("dialog.keep", "keep", "Choose", priority=True),
+        bind("dialog.close", "dismiss(None)", "Close"),
+        bind("dialog.up", "move(-1)", priority=True),
+        bind("dialog.down", "move(1)", priority=True),
+        bind("dialog.complete", "complete", priority=True),
     ]
 
     def __init__(self, choices: list[Choice], mix: str) -> None:
@@ -47,8 +48,10 @@ class AdapterPicker(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="picker", classes="dialog") as dialog:
             dialog.border_title = "Who answers next?"
-            dialog.border_subtitle = "enter choose · tab complete · esc close"
-            yield Input(placeholder="filter, or a mix such as a:0.5+b:0.5", compact=True)
+            dialog.border_subtitle = hints(self, keep="choose", complete="complete", close="close")
+            field = Input(placeholder="filter, or a mix such as a:0.5+b:0.5", compact=True)
+            field.cursor_blink = False
+            yield field
             yield OptionList(markup=False, compact=True)
             yield Static(markup=False, classes="problem")
 
@@ -107,9 +110,8 @@ class AdapterPicker(ModalScreen[str | None]):
     def _clicked(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(self._shown[event.option_index].name)
 
-    @on(Input.Submitted)
-    def _submitted(self, event: Input.Submitted) -> None:
-        text, marked = event.value.strip(), self._marked()
+    def action_keep(self) -> None:
+        text, marked = self.query_one(Input).value.strip(), self._marked()
         if marked is not None and not {"+", ":"} & set(text):
             self.dismiss(marked.name)
             return

@@ -9,8 +9,12 @@ from markdown_it.rules_core import StateCore
 from textual.widget import Widget
 from textual.widgets import Markdown
 
+from mp13.chat.tui.widgets.folding_table import FoldingTable
+
 
 class AnswerMarkdown(Markdown):
+    BLOCKS = {**Markdown.BLOCKS, "table_open": FoldingTable}
+
     def __init__(self, text: str = "") -> None:
         super().__init__(text, parser_factory=_parser, open_links=False)
         self._last: Widget | None = None

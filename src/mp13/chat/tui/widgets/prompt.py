@@ -3,18 +3,26 @@
 It knows nothing of the conversation; it says what was sent and lets `Completion` finish slash commands.
 """
 
-from textual import events
-from textual.binding import Binding
 from textual.message import Message
 from textual.widgets import TextArea
 
+from mp13.chat.tui.keymap import ActsInOrder, bind
 from mp13.chat.tui.widgets.completion import Completion
 
 PLACEHOLDER = "Ask anything · / for commands"
 
 
-class Prompt(TextArea):
-    BINDINGS = [Binding("ctrl+c,super+c", "copy_or_quit", "Copy, or quit", show=False)]
+class Prompt(ActsInOrder, TextArea):
+    BINDINGS = [
+        bind("prompt.send", "send"),
+        bind("prompt.newline", "break_line"),
+        bind("prompt.complete", "complete"),
+        bind("prompt.earlier", "cursor_up"),
+        bind("prompt.later", "cursor_down"),
+        bind("prompt.page_up", "turn_page(-1)"),
+        bind("prompt.page_down", "turn_page(1)"),
+        bind("prompt.copy", "copy_or_quit"),
+    ]
 
     class Sent(Message):
         """The reader pressed Enter on `text`, which is not blank."""
@@ -37,31 +45,21 @@ class Prompt(TextArea):
         self._sent: list[str] = []
         self._recalled: int | None = None  # index into _sent of what is being shown
 
-    async def _on_key(self, event: events.Key) -> None:
-        # Here and not as bindings: a binding runs after the keys typed behind it, so a fast typist (or a macro)
-        # would see "Up Enter" as "Enter Up".
-        match event.key:
-            case "enter":
-                self._send()
-            case "shift+enter" | "ctrl+j" | "alt+enter":
-                self.insert("\n", maintain_selection_offset=False)
-            case "tab":
-                self.complete()
-            case "up":
-                self.action_cursor_up()
-            case "down":
-                self.action_cursor_down()
-            case "pageup" | "pagedown":
-                self.post_message(self.PageTurned(-1 if event.key == "pageup" else 1))
-            case _:
-                return
-        event.stop()
-        event.prevent_default()
-
     def on_text_area_changed(self) -> None:
         self._completion.follow(self.text)
 
-    def _send(self) -> None:
+    def action_break_line(self) -> None:
+        self.insert("\n", maintain_selection_offset=False)
+
+    def action_turn_page(self, pages: int) -> None:
+        self.post_message(self.PageTurned(pages))
+
+    def action_complete(self) -> None:
+        """Complete what can be; else the focus goes on."""
+        if not self.complete():
+            self.screen.focus_next()
+
+    def action_send(self) -> None:
         self._completion.follow(self.text)
         if self._completion.has_choice:
             self.complete()
@@ -84,11 +82,12 @@ class Prompt(TextArea):
         self.text = text
         self.move_cursor(self.document.end)
 
-    def complete(self) -> None:
-        """Take the marked suggestion, or the first."""
+    def complete(self) -> bool:
+        """Take the marked suggestion, or the first; whether there was one."""
         self._completion.follow(self.text)
         if (value := self._completion.take()) is not None:
             self.show(value)
+        return value is not None
 
     def action_cursor_up(self, select: bool = False) -> None:
         if self._completion.is_open and not select:

@@ -23,6 +23,7 @@ class Status:
     model: str = ""
     mix: str = "base"
     remarks: tuple[str, ...] = ()  # what is odd about its adapters
+    warmth: str = ""  # whether the history is computed under the mix, if that is known
     loading: str | None = None
     fraction: float | None = None  # of loading, 0 to 1; None where no length is known
     problem: str = ""
@@ -64,7 +65,9 @@ class StatusLine(Widget):
 def _left(status: Status) -> list[_Part]:
     mix = _Part([("● ", f"${mix_voices(status.mix)[0]}"), *mix_spans(status.mix)], 9)
     remarks = [_part(remark, 7, "$text-warning") for remark in status.remarks]
-    return [mix, *remarks, _part(status.model, 2)] if status.model else [mix, *remarks]
+    warmth = [_part(status.warmth, 4)] if status.warmth else []
+    model = [_part(status.model, 2)] if status.model else []
+    return [mix, *warmth, *remarks, *model]
 
 
 def _right(status: Status) -> list[_Part]:

@@ -10,22 +10,14 @@ from itertools import takewhile
 
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
-from textual.content import Content
-from textual.widgets import Static
 
 from mp13.chat.tui.widgets.turns import Answer, Notice, Question, Row
+from mp13.chat.tui.widgets.welcome import Welcome
 
 PAGE = 16  # rows that come at once
 LIMIT = 40  # rows in the window, more on a very tall screen: every key and flush lays all of them out
 
 Drawing = Callable[[], Row]
-
-_WELCOME = Content.assemble(
-    ("mp13", "bold $accent"),
-    "\n\nTalk to a model on this machine.\nSwitch or mix adapters at any turn:\nthe badge says who answered.\n\n",
-    ("Ctrl+O", "bold"), (" adapters  ", "$foreground 60%"), ("/", "bold"), (" commands  ", "$foreground 60%"),
-    ("F1", "bold"), (" help", "$foreground 60%"),
-)  # fmt: skip
 
 
 class Transcript(VerticalScroll, can_focus=False):
@@ -35,9 +27,10 @@ class Transcript(VerticalScroll, can_focus=False):
         self._below: list[Drawing] = []
         self._is_shifting = False
         self._page = Vertical(id="rows")
+        self.welcome = Welcome()
 
     def compose(self) -> ComposeResult:
-        yield Static(_WELCOME, id="welcome")
+        yield self.welcome
         yield self._page
 
     def on_mount(self) -> None:

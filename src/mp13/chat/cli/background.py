@@ -1,0 +1,54 @@
+"""An event loop in a thread of its own, so that the main thread can wait for a line and the engine is served meanwhile.
+
+Ctrl+C reaches the main thread alone: at a line it is Python's KeyboardInterrupt, in `run` it cancels what runs.
+"""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import TimeoutError as NotYet
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+_LOOK_S = 0.2  # between two looks for Ctrl+C, where a wait does not end by it
+
+
+class Background:
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.run(self._loop.shutdown_asyncgens())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` gives. With Ctrl+C it is cancelled, and when it has come to its end, KeyboardInterrupt raised."""
+        tasks: list[asyncio.Task[Any] | None] = []
+
+        async def told() -> T:
+            tasks.append(asyncio.current_task())
+            return await work
+
+        future = asyncio.run_coroutine_threadsafe(told(), self._loop)
+        is_interrupted = False
+        while True:
+            try:
+                return future.result(_LOOK_S)
+            except NotYet:
+                if future.done():
+                    raise
+            except KeyboardInterrupt:
+                is_interrupted = True
+                self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks if task is not None])
+            except BaseException:
+                if is_interrupted:
+                    raise KeyboardInterrupt from None
+                raise

@@ -1,0 +1,139 @@
+"""Every key of the chat's screen, declared once: it becomes a binding, a line of the help and a row of the docs.
+
+Which keys a reader may put in their place is checked here; what an action does is the screen's. No Textual.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from mp13.errors import ConfigError
+
+# A scope is where the focus has to be. "chat" is everywhere but in dialogs, "app" everywhere.
+SCOPES = {
+    "prompt": "In the prompt",
+    "chat": "Everywhere in the chat",
+    "conversations": "In the conversations panel",
+    "adapters": "In the adapters panel",
+    "dialogs": "In dialogs",
+    "app": "Always",
+}
+_NAMED = set(
+    "enter escape tab space up down left right home end pageup pagedown insert delete backspace minus plus".split()
+)
+_MODIFIERS = ("ctrl", "shift", "alt", "super")
+_SAME_ON_A_TERMINAL = {"ctrl+i": "tab", "ctrl+m": "enter", "ctrl+h": "backspace", "ctrl+[": "escape"}
+_LABELS = {"pageup": "PageUp", "pagedown": "PageDown", "escape": "Esc", "delete": "Del", "minus": "-", "plus": "+"}
+
+
+@dataclass(frozen=True)
+class KeyAction:
+    """What keys do. `keys` are the default ones, with commas between; `help` completes "press it to …"."""
+
+    id: str
+    keys: str
+    help: str
+    scope: str
+
+
+_TABLE = (
+    KeyAction("prompt.send", "enter", "send", "prompt"),
+    KeyAction("prompt.newline", "shift+enter,ctrl+j,alt+enter", "begin a new line", "prompt"),
+    KeyAction("prompt.complete", "tab", "complete a command, else go to the next region", "prompt"),
+    KeyAction("prompt.earlier", "up", "bring back an earlier prompt", "prompt"),
+    KeyAction("prompt.later", "down", "bring back a later prompt", "prompt"),
+    KeyAction("prompt.page_up", "pageup", "scroll the conversation up", "prompt"),
+    KeyAction("prompt.page_down", "pagedown", "scroll the conversation down", "prompt"),
+    KeyAction("prompt.copy", "ctrl+c,super+c", "copy what is selected; else, pressed twice, quit", "prompt"),
+    KeyAction("answer.stop", "escape", "stop the answer, or take back a prompt that waits", "chat"),
+    KeyAction("regions.next", "tab", "go to the next region", "chat"),
+    KeyAction("regions.previous", "shift+tab", "go to the region before", "chat"),
+    KeyAction("conversations.panel", "f3,ctrl+b", "go to the conversations, or fold them away", "chat"),
+    KeyAction("adapters.panel", "f4", "go to the adapters, or fold them away", "chat"),
+    KeyAction("adapters.pick", "ctrl+o", "choose or mix adapters by name", "chat"),
+    KeyAction("conversations.new", "ctrl+n", "start a new conversation", "chat"),
+    KeyAction("conversations.undo", "ctrl+z", "bring back the conversation just deleted", "chat"),
+    KeyAction("chat.theme", "ctrl+t", "try themes on", "chat"),
+    KeyAction("chat.help", "f1", "show the keys, the commands and the engine", "chat"),
+    KeyAction("conversations.open", "enter", "open it", "conversations"),
+    KeyAction("conversations.rename", "f2", "give it another title", "conversations"),
+    KeyAction("conversations.archive", "ctrl+a", "put it in the archive, or take it out", "conversations"),
+    KeyAction("conversations.delete", "delete", "delete it", "conversations"),
+    KeyAction("conversations.up", "up", "mark the one above", "conversations"),
+    KeyAction("conversations.down", "down", "mark the one below", "conversations"),
+    KeyAction("conversations.leave", "escape", "back to the prompt", "conversations"),
+    KeyAction("adapters.choose", "enter", "let it answer from now on", "adapters"),
+    KeyAction("adapters.toggle", "space", "put it into the mix, or take it out", "adapters"),
+    KeyAction("adapters.leave", "escape", "back to the prompt", "adapters"),
+    KeyAction("dialog.keep", "enter", "take what is marked or written", "dialogs"),
+    KeyAction("dialog.close", "escape", "leave everything as it was", "dialogs"),
+    KeyAction("dialog.up", "up", "mark the one above", "dialogs"),
+    KeyAction("dialog.down", "down", "mark the one below", "dialogs"),
+    KeyAction("dialog.complete", "tab", "complete the name", "dialogs"),
+    KeyAction("app.palette", "ctrl+p", "search all commands and actions", "app"),
+    KeyAction("app.redraw", "ctrl+l", "draw the screen anew", "app"),
+    KeyAction("app.quit", "ctrl+q", "quit", "app"),
+)
+KEY_ACTIONS = {action.id: action for action in _TABLE}
+
+
+def keys_of(given: Mapping[str, str]) -> dict[str, str]:
+    """The keys of every action, with those that were `given` in place of the default ones."""
+    return {id: given.get(id, action.keys) for id, action in KEY_ACTIONS.items()}
+
+
+def label(keys: str) -> str:
+    """`keys` as they are printed on a keyboard, for instance `Ctrl+O, F4`."""
+    return ", ".join("+".join(_LABELS.get(part, part.capitalize()) for part in key.split("+")) for key in _split(keys))
+
+
+def checked_keys(given: Mapping[str, str]) -> dict[str, str]:
+    """`given` in the one spelling that Textual knows.
+
+    Raises:
+        ConfigError: there is no such action or key, or a key has something else to do already.
+    """
+    changed = {id: ",".join(_checked_key(id, key) for key in _split(keys)) for id, keys in given.items()}
+    for id, keys in changed.items():
+        for key in set(keys.split(",")) - set(KEY_ACTIONS[id].keys.split(",")):
+            for other in _clashes(KEY_ACTIONS[id], key, keys_of(changed)):
+                raise ConfigError(
+                    f"keys = {key!r} for {id!r} cannot be used: {other.id!r} has it already, to {other.help}; "
+                    f"choose another, or give {other.id!r} another"
+                )
+    return changed
+
+
+def _clashes(action: KeyAction, key: str, keys: Mapping[str, str]) -> Iterator[KeyAction]:
+    """What else `key` does where `action` can be meant."""
+    for other in KEY_ACTIONS.values():
+        if other is not action and key in keys[other.id].split(",") and _overlap(action.scope, other.scope):
+            yield other
+
+
+def _overlap(one: str, other: str) -> bool:
+    scopes = {one, other}
+    return len(scopes) == 1 or "app" in scopes or ("chat" in scopes and "dialogs" not in scopes)
+
+
+def _split(keys: str) -> list[str]:
+    return [key.strip() for key in keys.split(",")] if keys != "," else [","]
+
+
+def _checked_key(id: str, key: str) -> str:
+    if id not in KEY_ACTIONS:
+        near = difflib.get_close_matches(id, KEY_ACTIONS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there: {', '.join(KEY_ACTIONS)}"
+        raise ConfigError(f"keys = {id!r} cannot be used, there is no such action; {hint}")
+    written = f"keys = {key!r} for {id!r} cannot be used"
+    key = {"+": "plus", "-": "minus"}.get(key, key.lower() if len(key) > 1 else key)
+    *modifiers, name = key.split("+")
+    if not set(modifiers) <= set(_MODIFIERS) or not (name in _NAMED or re.fullmatch(r"f\d\d?|[!-~]", name)):
+        raise ConfigError(f"{written}: it is no key; write for instance ctrl+o, f5, shift+tab or alt+enter")
+    if (same := _SAME_ON_A_TERMINAL.get("+".join([*modifiers, name]))) is not None:
+        raise ConfigError(f"{written}: a terminal sends it as {same}; choose another key")
+    types = not set(modifiers) - {"shift"} and (len(name) == 1 or name in ("space", "minus", "plus"))
+    if types and KEY_ACTIONS[id].scope != "adapters":
+        raise ConfigError(f"{written}: it could not be typed any more; add ctrl or alt, or choose a function key")
+    return "+".join([*(modifier for modifier in _MODIFIERS if modifier in modifiers), name])

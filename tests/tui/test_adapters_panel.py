@@ -1,0 +1,205 @@
+"""The adapters panel: what it says of each adapter, and what its keys do to the mix."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mp13.chat.tui.outlook import WARM, WARMING, Watch
+from mp13.chat.tui.widgets.adapters import AdapterList, AdaptersPanel
+from mp13.library.adapters import AdapterOnDisk
+from mp13.service.schema import AdapterInfo
+from tests.fakes import fake_session
+from tests.fakes.fake_session import FakeSession
+from tests.tui.conftest import Chat, chatting
+
+WIDE = (120, 36)
+
+
+def panel(chat: Chat) -> str:
+    return chat.shown(chat.conversation.query_one(AdaptersPanel)).replace("▏", "")
+
+
+def row(chat: Chat, name: str) -> str:
+    """The two lines of an adapter in the list."""
+    lines = chat.shown(chat.conversation.query_one(AdapterList)).splitlines()
+    place = next(number for number, line in enumerate(lines) if name in line)
+    return " ".join(" ".join(lines[place : place + 2]).split())
+
+
+def put(session: FakeSession, *infos: AdapterInfo) -> None:
+    """Let the engine have these."""
+    session._connection.adapters = list(infos)
+
+
+def info(name: str, **facts: object) -> AdapterInfo:
+    return replace(AdapterInfo(name, "0" * 64, "lora", 16, (), 1), **facts)  # type: ignore[arg-type]
+
+
+class TestRows:
+    async def test_each_has_its_place_and_the_mix_its_weights(self) -> None:
+        session = FakeSession(mix="json:0.25+pirate:-1.5")
+        put(session, info("json", state="slot"), info("pirate", state="memory"))
+        async with chatting(session, size=WIDE) as chat:
+            await chat.until(lambda: "in a slot" in panel(chat))
+            assert row(chat, "json") == "● json ━━──── 0.25 in a slot"
+            assert row(chat, "pirate") == "● pirate ━━━━━━ -1.5 in memory"
+            assert row(chat, "wide") == "× wide unfit"
+            assert row(chat, "○ base") == "○ base the model alone"
+            assert "json:0.25+pirate:-1.5" in panel(chat)
+
+    async def test_why_one_is_unfit_stands_under_the_list_when_it_is_marked(self) -> None:
+        async with chatting(FakeSession(), size=WIDE) as chat:
+            await chat.press("f4", "down", "down", "down")
+            await chat.until(lambda: "its rank 128 is above" in panel(chat))
+
+    async def test_the_effect_is_told_where_it_was_measured(self) -> None:
+        session = FakeSession()
+        put(session, info("json", effect=0.213), info("pirate", effect=0.0))
+        async with chatting(session, size=WIDE) as chat:
+            await chat.until(lambda: "effect 0.21" in row(chat, "json") and "effect none" in row(chat, "pirate"))
+            await chat.press("f4", "down", "down")
+            await chat.until(lambda: "changes nothing measurable" in " ".join(panel(chat).split()))
+
+    async def test_what_changed_on_disk_is_told_with_what_to_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        changed = replace(fake_session.ADAPTERS[0], digest="1" * 64)
+        monkeypatch.setattr("mp13.chat.library.shelf.with_digests", lambda adapters, *_: [changed, *adapters[1:]])
+        session = FakeSession()
+        put(session, info("json", state="slot"))
+        async with chatting(session, size=WIDE) as chat:
+            await chat.until(lambda: "changed on disk · in a" in row(chat, "json"))
+            await chat.press("f4", "down")
+            await chat.until(lambda: "/reload picks it up" in " ".join(panel(chat).split()))
+
+    async def test_an_adapter_that_comes_while_the_chat_runs_is_listed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("mp13.chat.tui.screens.frame.LOOK_S", 0.05)
+        async with chatting(FakeSession(), size=WIDE) as chat:
+            await chat.until(lambda: "pirate" in panel(chat))
+            new = AdapterOnDisk("zebra", Path("/data/adapters/zebra"), 8, "lora", 1, None)
+            monkeypatch.setattr(fake_session, "ADAPTERS", (*fake_session.ADAPTERS, new))
+            await chat.until(lambda: "zebra" in panel(chat))
+
+    async def test_hostile_names_and_reasons_are_only_text(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        hostile = AdapterOnDisk("a[/]\x1b[31m", Path("/x"), 1, "lora", 1, "because [bold]\x9b2J of it")
+        monkeypatch.setattr(fake_session, "ADAPTERS", (hostile,))
+        async with chatting(FakeSession(), size=WIDE) as chat:
+            await chat.press("f4", "down")
+            await chat.until(lambda: "a[/]" in panel(chat) and "because [bold] of it" in panel(chat))
+            assert all(character == "\n" or character.isprintable() for character in chat.shown())
+
+
+class TestChoosing:
+    async def test_enter_lets_one_answer_alone_and_says_so_only_in_the_panel(self) -> None:
+        async with chatting(FakeSession(mix="json"), size=WIDE) as chat:
+            await chat.press("f4", "down", "down", "enter")
+            await chat.until(lambda: chat.session.mix == "pirate")
+            await chat.until(lambda: row(chat, "● pirate").startswith("● pirate ━━━━━━ 1"))
+            assert "answers from here on" not in chat.shown()
+            assert isinstance(chat.app.focused, AdapterList)
+
+    async def test_a_click_chooses_too(self) -> None:
+        async with chatting(FakeSession(), size=WIDE) as chat:
+            await chat.until(lambda: "pirate" in panel(chat))
+            lines = panel(chat).splitlines()
+            place = next(y for y, line in enumerate(lines) if "pirate" in line)
+            await chat.pilot.click(AdaptersPanel, offset=(8, place))
+            await chat.until(lambda: chat.session.mix == "pirate")
+
+    async def test_space_puts_one_into_the_mix_and_takes_it_out(self) -> None:
+        async with chatting(FakeSession(), size=WIDE) as chat:
+            for keys, mix in (
+                (("f4", "down", "space"), "json"), (("down", "space"), "json+pirate"), (("up", "space"), "pirate"),
+                (("down", "space"), "base"),
+            ):  # fmt: skip
+                await chat.press(*keys)
+                await chat.until(lambda mix=mix: chat.session.mix == mix)
+
+    async def test_two_that_are_put_in_while_an_answer_runs_are_both_in_afterwards(self) -> None:
+        gate = asyncio.Event()
+        async with chatting(FakeSession(["begun", gate]), size=WIDE) as chat:
+            await chat.send("go")
+            await chat.sees("begun")
+            await chat.press("f4", "down", "space", "down", "space")
+            await chat.until(lambda: "after this answer" in panel(chat))
+            assert row(chat, "● json")
+            assert row(chat, "● pirate")
+            assert chat.session.mix == "base"
+            gate.set()
+            await chat.until(lambda: chat.session.mix == "json+pirate")
+            await chat.until(lambda: "next prompt" in panel(chat))
+
+    async def test_a_choice_that_waits_can_be_taken_back(self) -> None:
+        gate = asyncio.Event()
+        async with chatting(FakeSession(["begun", gate]), size=WIDE) as chat:
+            await chat.send("go")
+            await chat.sees("begun")
+            await chat.press("f4", "down", "enter")
+            await chat.until(lambda: "after this answer" in panel(chat))
+            await chat.press("escape", "escape")
+            await chat.sees("stopped")
+            await chat.until(lambda: chat.session.mix == "json")  # it was the answer that was stopped
+
+    async def test_the_weights_of_the_others_stay(self) -> None:
+        async with chatting(FakeSession(mix="json:0.5"), size=WIDE) as chat:
+            await chat.press("f4", "down", "down", "space")
+            await chat.until(lambda: chat.session.mix == "json:0.5+pirate")
+
+    async def test_what_is_unfit_is_refused_with_its_reason_and_nothing_changes(self) -> None:
+        async with chatting(FakeSession(mix="json"), size=WIDE) as chat:
+            await chat.press("f4", "down", "down", "down", "enter")
+            await chat.sees("wide cannot be used: its rank 128")
+            assert chat.session.mix == "json"
+            await chat.until(lambda: row(chat, "● json"))
+
+    async def test_what_goes_wrong_leaves_the_panel_as_it_was(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def refused(text: str) -> str:
+            from mp13.errors import AdapterError
+
+            raise AdapterError("its file is damaged")
+
+        session = FakeSession(mix="json")
+        monkeypatch.setattr(session, "set_mix", refused)
+        async with chatting(session, size=WIDE) as chat:
+            await chat.press("f4", "down", "down", "enter")
+            await chat.sees("its file is damaged")
+            await chat.until(lambda: row(chat, "● json") and row(chat, "○ pirate"))
+
+    async def test_a_pin_is_told_and_cannot_be_overruled(self) -> None:
+        async with chatting(FakeSession(), size=WIDE) as chat:
+            await chat.say("/pin pirate")
+            await chat.until(lambda: "pinned to branch" in panel(chat))
+
+
+class TestWarmth:
+    async def test_warming_and_warm_are_told_in_panel_and_status(self) -> None:
+        session = FakeSession()
+        async with chatting(session, size=WIDE) as chat:
+            await chat.say("go")
+            await chat.say("/adapter pirate")
+            for warming, told in (("pirate", WARMING), (None, WARM)):
+                session._asking.warming = warming
+                session._changed()
+                await chat.until(lambda told=told: f"next prompt · {told}" in panel(chat))
+                assert f"● pirate · {told}" in chat.status
+            await chat.say("go on")
+            assert WARM not in chat.status
+
+    def test_only_what_came_to_its_end_is_warm(self) -> None:
+        session, watch = FakeSession(mix="a"), Watch()
+
+        def told(warming: str | None) -> str:
+            session._asking.warming = warming
+            return watch.look(session).warmth
+
+        assert told(None) == ""
+        assert told("a") == WARMING
+        session.mix = "b"  # another is chosen before a is done
+        assert told("b") == WARMING
+        session.mix = "a"
+        assert told("a") == WARMING
+        assert told("b") == WARM  # the next in line is computed
+        watch.moved()
+        assert told("b") == ""
+        watch.answered("a")
+        assert told("a") == ""
