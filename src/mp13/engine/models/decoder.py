@@ -16,6 +16,7 @@ from mp13.engine.attention.paged import PagedAttention
 from mp13.engine.attention.registry import AttentionSpec, PagedAttentionFunction
 from mp13.engine.context import StepContext
 from mp13.engine.linear.adapted_linear import AdaptedLinear
+from mp13.engine.linear.base_weight import BaseWeight
 from mp13.engine.models.decoder_config import DecoderConfig
 from mp13.engine.models.interface import AdapterTarget, CacheShape
 from mp13.engine.models.model_weights import ModelWeights
@@ -51,11 +52,23 @@ class Decoder(nn.Module):
 
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """input_ids, positions: (T,); rows: (R,), the tokens whose logits are wanted -> (R, vocab_size)"""
-        x = self.embedding(input_ids).to(self.dtype)  # (T, hidden_size)
+        return self.logits(self.hidden(input_ids, positions)[rows])
+
+    @property
+    def head_weight(self) -> BaseWeight:
+        return self.head.base
+
+    def hidden(self, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """The residual stream behind the last layer, (T, hidden_size)"""
+        x: torch.Tensor = self.embedding(input_ids).to(self.dtype)
         at = places(self.config.rope, positions, self.inv_freq, x.dtype)
         for layer in self.layers:
             x = layer(x, at)
-        logits: torch.Tensor = self.head(self.norm(x[rows]))
+        return x
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(R, hidden_size) -> (R, vocab_size)"""
+        logits: torch.Tensor = self.head(self.norm(hidden))
         return logits
 
 
