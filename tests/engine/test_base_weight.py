@@ -22,7 +22,7 @@ def product(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) ->
 
 @pytest.fixture
 def without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_has_fast_bfloat16", lambda: False)
+    monkeypatch.setattr(module, "has_fast_bfloat16", lambda: False)
 
 
 @pytest.mark.skipif(not packs_here, reason="torch has no FBGEMM here")

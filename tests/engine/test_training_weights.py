@@ -54,7 +54,7 @@ class TestBaseWeights:
     def test_upon_weights_packed_as_float16_on_a_cpu_without_bfloat16(
         self, models: dict[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(base_weight_module, "_has_fast_bfloat16", lambda: False)
+        monkeypatch.setattr(base_weight_module, "has_fast_bfloat16", lambda: False)
         base = base_of(models["llama"], dtype="bfloat16")
         assert isinstance(base.model, Decoder) and isinstance(base.model.head.base, PackedHalfWeight)
         assert base.dtype == torch.float32
@@ -87,7 +87,7 @@ class TestBaseWeights:
         assert all(parameter.grad is None for parameter in base.model.parameters())
 
     def test_a_bridged_model_trains_there_too(self, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(base_weight_module, "_has_fast_bfloat16", lambda: False)
+        monkeypatch.setattr(base_weight_module, "has_fast_bfloat16", lambda: False)
         _, exact = Ours(base_of(models["gemma3"])).train(ROWS)
         _, grad = Ours(base_of(models["gemma3"], dtype="bfloat16")).train(ROWS)
         assert relative_error(grad, exact) < 0.1

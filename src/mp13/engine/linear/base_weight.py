@@ -152,7 +152,7 @@ def base_weight(weight: torch.Tensor, bias: torch.Tensor | None = None) -> BaseW
     """weight: (out_features, in_features), bias: (out_features,) or None, in the faster form for where they are."""
     if weight.dtype != torch.bfloat16 or not _has_fbgemm(weight.device):
         return DenseWeight(weight, bias)
-    if _has_fast_bfloat16():
+    if has_fast_bfloat16():
         return BlockedBfloat16Weight(weight, bias)
     if weight.abs().max() <= _LARGEST_HALF:
         return PackedHalfWeight(weight, bias)
@@ -162,7 +162,7 @@ def base_weight(weight: torch.Tensor, bias: torch.Tensor | None = None) -> BaseW
 def packs(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether weights of this kind are packed as float16 here. Their products are float32, so activations are best left
     so."""
-    return dtype == torch.bfloat16 and _has_fbgemm(device) and not _has_fast_bfloat16()
+    return dtype == torch.bfloat16 and _has_fbgemm(device) and not has_fast_bfloat16()
 
 
 def _has_fbgemm(device: torch.device) -> bool:
@@ -170,5 +170,6 @@ def _has_fbgemm(device: torch.device) -> bool:
 
 
 @cache
-def _has_fast_bfloat16() -> bool:
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 with instructions of its own."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -59,10 +59,10 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """logits: (R, vocab_size), targets: (R,)"""
-        likely = logits.detach().argmax(-1, keepdim=True)  # (R, 1)
-        shares = torch.softmax(logits, -1, dtype=torch.float32)
-        normalizer = logits.gather(1, likely).float() - shares.gather(1, likely).log()  # log Σ exp(logits)
-        losses = normalizer - logits.gather(1, targets[:, None]).float()
+        wide = logits.float()
+        shares = wide.softmax(-1)
+        normalizer = wide.amax(-1) - shares.amax(-1).log()  # log Σ exp(logits): of the likeliest token both are known
+        losses = normalizer - wide.gather(1, targets[:, None])[:, 0]
         ctx.shares, ctx.targets, ctx.dtype = shares, targets, logits.dtype
         return losses.sum()
 
