@@ -13,7 +13,7 @@ from mp13.engine.training.adapter import TrainableAdapter
 from mp13.engine.training.batch import packed_row
 from mp13.engine.training.config import TrainConfig
 from mp13.engine.training.passes import Base
-from mp13.errors import ConfigError
+from mp13.errors import ConfigError, ModelError
 from tests.engine.tiny_models import BRIDGED, LLAMA_LINEARS, NATIVE, tiny_model
 from tests.engine.training_world import CPU, Ours, Theirs, base_of, random_rows, relative_error
 
@@ -198,6 +198,24 @@ class TestSharingTheModel:
         ours = Ours(base_of(models["smollm"]), lambda: turns.append(1), targets=r".*layers\.2\..*")
         ours.train(ROWS)
         assert len(turns) == 4 + 1 + 2  # of four layers, the last two have a way back
+
+
+class TestModelsThatCannotBeTakenApart:
+    @pytest.mark.parametrize("wrong", ["order", "head", "raises"])
+    def test_they_are_refused_before_anything_is_trained(
+        self, models: dict[str, Path], wrong: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        base = base_of(models["phi3"])
+        kind = type(base.model)
+        if wrong == "order":
+            monkeypatch.setattr(kind, "layers", property(lambda self: list(self.model.model.layers)[::-1]))
+        elif wrong == "head":
+            monkeypatch.setattr(kind, "logits", lambda self, hidden: self.model.lm_head(2 * hidden))
+        else:
+            monkeypatch.delattr(kind, "hidden")
+        with pytest.raises(ModelError, match="this model cannot be trained: its layers and head"):
+            Ours(base)
+        assert base.context.training is None
 
 
 class TestChoice:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import torch
 
+from mp13.engine.attention.documents import Documents
 from mp13.engine.context import StepContext, TrainingPass
 from mp13.engine.models.interface import CausalModel
 from mp13.engine.training.adapter import TrainableAdapter
 from mp13.engine.training.batch import PackedRow
 from mp13.engine.training.loss import chunk_rows, sum_of_losses
 from mp13.engine.training.tape import LayerTape
+from mp13.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,15 @@ class Passes:
     """
     Args:
         between: called at every boundary of a layer and of a chunk of the loss; the model is free there.
+
+    Raises:
+        ModelError: the model cannot be taken apart into layers and head.
     """
 
     def __init__(self, base: Base, adapter: TrainableAdapter, between: Callable[[], None] = lambda: None) -> None:
         self._base, self._adapter, self._between_layers = base, adapter, between
         config, layers = adapter.config, list(base.model.layers)
+        require_parts(base)
         learns = [any(module in adapter.linears for module in layer.modules()) for layer in layers]
         self._tape = LayerTape(
             layers, learns, checkpointing=config.gradient_checkpointing, starting=self._start_layer, between=self._yield
@@ -107,3 +113,35 @@ class Passes:
     def _mask(self, x: torch.Tensor) -> torch.Tensor:
         keep = 1 - self._adapter.config.dropout
         return torch.empty_like(x).bernoulli_(keep, generator=self._generator).div_(keep)
+
+
+@torch.no_grad()
+def require_parts(base: Base) -> None:
+    """A short text, computed by layers and head one after the other, must come out as by the whole model.
+
+    Raises:
+        ModelError: it does not, or cannot be.
+    """
+    model, order = base.model, []
+    handles = [
+        layer.register_forward_hook(lambda *_, place=place: order.append(place))
+        for place, layer in enumerate(model.layers)
+    ]
+    ids, places = (torch.arange(first, first + 6, device=base.device) for first in (3, 0))
+    base.context.training = TrainingPass(Documents((len(ids),)), {})
+    try:
+        apart = model.logits(model.hidden(ids, places)[places]).float()
+        whole = model(ids, places, places).float()
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(
+            f"this model cannot be trained: its layers and head cannot be told apart ({reason})"
+        ) from error
+    finally:
+        base.context.training = None
+        for handle in handles:
+            handle.remove()
+    if order != 2 * list(range(len(handles))) or not torch.allclose(apart, whole, rtol=1e-3, atol=1e-3):
+        raise ModelError(
+            "this model cannot be trained: its layers and head, one by one, compute something else than it"
+        )
