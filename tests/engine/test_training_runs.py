@@ -113,6 +113,17 @@ class TestWholeRun:
         widths = 64 + 64 + 64 + 32 + 64 + 32 + 64 + 64 + 64 + 96 + 64 + 96 + 96 + 64  # of A and B, module by module
         assert plan.num_parameters == 2 * 4 * widths and plan.trained_bytes >= 16 * plan.num_parameters
 
+    def test_a_rehearsal_tells_memory_and_time_and_changes_nothing(self, base: Base, tmp_path: Path) -> None:
+        run = trainer(base, tmp_path / "a")
+        rehearsal = run.rehearse()
+        assert rehearsal.memory_bytes > 0 and rehearsal.tokens_per_s > 0
+        tokens = run.plan.num_tokens * run.plan.total_steps / run.plan.steps_per_epoch
+        assert rehearsal.seconds == pytest.approx(tokens / rehearsal.tokens_per_s)
+        assert not (tmp_path / "a").exists()
+        list(run.run())
+        list(trainer(base, tmp_path / "b").run())
+        assert equal(weights_in(tmp_path / "a"), weights_in(tmp_path / "b"))
+
     def test_two_runs_of_one_seed_are_one(self, base: Base, tmp_path: Path) -> None:
         for name, seed in (("a", 0), ("b", 0), ("c", 1)):
             list(trainer(base, tmp_path / name, seed=seed, dropout=0.1).run())
@@ -363,6 +374,13 @@ class TestFailures:
             "memory ran out at step 4, with rows of up to 64 tokens; lower batch_tokens, or turn"
         )
         self.assert_whole(base, tmp_path / "a", 2)
+
+    def test_memory_that_would_run_out_is_said_at_the_rehearsal(self, base: Base, tmp_path: Path) -> None:
+        def run_out() -> None:
+            raise MemoryError
+
+        with pytest.raises(TrainingError, match=r"memory ran out at step 1, .* it had saved nothing yet"):
+            trainer(base, tmp_path / "a", between=run_out).rehearse()
 
     def test_an_error_that_nobody_expects_is_not_hidden(self, base: Base, tmp_path: Path) -> None:
         def fail() -> None:

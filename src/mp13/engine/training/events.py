@@ -25,6 +25,16 @@ class TrainingPlan:
 
 
 @dataclass(frozen=True)
+class Rehearsal:
+    """What a row took when it was tried. `seconds` are those that the whole run would take at that speed, without
+    evaluations."""
+
+    tokens_per_s: float
+    memory_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class StepDone:
     """An optimizer step. `loss` is the mean over all its loss tokens, `tokens` counts all of the run so far,
     `memory_bytes` is the most that was in use: on a GPU by torch, else by the process."""

@@ -14,7 +14,7 @@ from mp13.engine.training.adapter import TrainableAdapter
 from mp13.engine.training.batch import PackedRow, packed_row
 from mp13.engine.training.checkpoints import OPTIMIZER_FILE
 from mp13.engine.training.config import TrainConfig
-from mp13.engine.training.events import EvalDone, StepDone, TrainingPlan
+from mp13.engine.training.events import EvalDone, Rehearsal, StepDone, TrainingPlan
 from mp13.engine.training.memory import PeakMemory
 from mp13.engine.training.model_card import model_card
 from mp13.engine.training.optimizer import Optimizer
@@ -27,6 +27,7 @@ from mp13.engine.training.schedule import schedule
 from mp13.errors import TrainingError
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+_QUICK = 5.0  # seconds
 _STATE_BYTES = 16  # of a trained number: itself, its gradient, AdamW's two means
 
 
@@ -108,6 +109,26 @@ class Run:
         record.losses.append((record.step, loss, lr))
         speed, memory = num_tokens / seconds, self._memory.take()
         return StepDone(record.step, record.total_steps, loss, lr, norm, record.tokens, speed, memory)
+
+    def rehearse(self) -> Rehearsal:
+        """Compute the first row and forget it; a second time, if that was quick, since the first pays for what is made
+        once."""
+        row = packed_row([self._rows[i] for i in self._sampler.step(0)[0]], self._config.loss, self._base.device)
+        self._memory.take()
+        seconds = math.inf
+        for _ in range(2):
+            started = time.perf_counter()
+            try:
+                float(self._passes.backward(row, 1 / len(row.targets), 0))
+            finally:
+                self._optimizer.forget_gradient()
+            self._memory.note()
+            seconds = min(seconds, time.perf_counter() - started)
+            if seconds > _QUICK:
+                break
+        epochs = self._sampler.total_steps / self._sampler.steps_per_epoch
+        speed = row.num_tokens / seconds
+        return Rehearsal(speed, self._memory.take(), epochs * self.plan.num_tokens / speed)
 
     def evaluate(self) -> Generator[None, None, EvalDone]:
         """The mean loss over all tokens of the samples held out; comes back after each row.

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from mp13.engine.models.room import is_out_of_memory, release
 from mp13.engine.training.checkpoints import RunFolder
 from mp13.engine.training.config import TrainConfig
-from mp13.engine.training.events import Finished, FinishReason, Saved, TrainEvent, TrainingPlan
+from mp13.engine.training.events import Finished, FinishReason, Rehearsal, Saved, TrainEvent, TrainingPlan
 from mp13.engine.training.passes import Base
 from mp13.engine.training.record import Origin, RunRecord
 from mp13.engine.training.rows import TrainingRow
@@ -64,6 +64,20 @@ class Trainer:
     @property
     def plan(self) -> TrainingPlan:
         return self._run.plan
+
+    def rehearse(self) -> Rehearsal:
+        """Try one row, so that memory and time can be told before the run. Nothing of it stays.
+
+        Raises:
+            TrainingError: the memory does not suffice.
+        """
+        try:
+            return self._run.rehearse()
+        except Exception as error:
+            if (sentence := self._sentence(error)) is None:
+                raise
+            release(error)
+        raise TrainingError(sentence)
 
     @property
     def is_paused(self) -> bool:
