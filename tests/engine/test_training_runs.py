@@ -220,6 +220,12 @@ class TestEvaluation:
         best = min(events_of(EvalDone, events), key=lambda e: e.loss).step
         assert (events[-1].reason, events[-1].step) == ("early stop", best + 3)
 
+    def test_stopped_early_it_stays_so(self, base: Base, tmp_path: Path) -> None:
+        options = {"eval_rows": ROWS[:3], "eval_every": 1, "steps": 60, "lr": 0.02, "patience": 2, "rows": ROWS[3:]}
+        ended = list(trainer(base, tmp_path / "a", **options).run())[-1]
+        again = list(trainer(base, tmp_path / "a", **options, resume=True).run())
+        assert again == [ended] and ended.reason == "early stop"
+
     def test_evaluating_changes_no_training(self, base: Base, tmp_path: Path) -> None:
         list(trainer(base, tmp_path / "a").run())
         list(trainer(base, tmp_path / "b", eval_rows=ROWS[:2], eval_every=1).run())
@@ -276,6 +282,12 @@ class TestControl:
         run.stop()
         (finished,) = run.run()
         assert isinstance(finished, Finished) and finished.path is None and not (tmp_path / "a").exists()
+
+    def test_a_rehearsal_can_be_stopped(self, base: Base, tmp_path: Path) -> None:
+        run = trainer(base, tmp_path / "a")
+        run.stop()
+        with pytest.raises(TrainingError, match="the rehearsal was stopped"):
+            run.rehearse()
 
     def test_cancelled_it_removes_what_it_saved_and_nothing_else(self, base: Base, tmp_path: Path) -> None:
         for name in ("a", "b"):

@@ -129,21 +129,22 @@ class Trainer:
         raise TrainingError(sentence)
 
     def _whole_run(self) -> Iterator[TrainEvent | None]:
-        run = self._run
-        reason: FinishReason = "done"
         self._folder.clear_unfinished()
         try:
-            while run.record.step < run.record.total_steps:
-                if self._stop.is_set():
-                    raise _BrokenOff
-                yield (yield from run.train_step())
+            while (reason := self._why_over()) is None:
+                yield (yield from self._run.train_step())
                 yield from self._after_step()
-                if self._config.patience and run.record.evals_since_best >= self._config.patience:
-                    reason = "early stop"
-                    break
         except _BrokenOff:
             reason = "cancelled" if self._cancel.is_set() else "stopped"
         yield from self._end(reason)
+
+    def _why_over(self) -> FinishReason | None:
+        record, patience = self._run.record, self._config.patience
+        if self._stop.is_set():
+            raise _BrokenOff
+        if record.step >= record.total_steps:
+            return "done"
+        return "early stop" if patience and record.evals_since_best >= patience else None
 
     def _after_step(self) -> Iterator[TrainEvent | None]:
         """Evaluate and save where it is time to. Every step that is the best so far is saved, too."""
@@ -213,6 +214,8 @@ class Trainer:
         kept = f"the last checkpoint is {self._folder.last()}" if has_saved else "it had saved nothing yet"
         if isinstance(error, TrainingError):
             return f"{error}; {kept}"
+        if isinstance(error, _BrokenOff):  # while it was rehearsed
+            return "the rehearsal was stopped"
         if is_out_of_memory(error):
             step, tokens = self._run.record.step + 1, self._config.batch_tokens
             return (
