@@ -3,6 +3,7 @@
 import errno
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,23 @@ class TestWholeRun:
         list(run.run())
         list(trainer(base, tmp_path / "b").run())
         assert equal(weights_in(tmp_path / "a"), weights_in(tmp_path / "b"))
+
+    def test_its_speed_and_seconds_are_of_its_own_time(self, base: Base, tmp_path: Path) -> None:
+        """Others take an hour at every boundary and between rows, by a clock that only they move."""
+        clock, before = [0.0], time.perf_counter
+
+        def dawdle() -> None:
+            clock[0] += 3600
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(time, "perf_counter", lambda: before() + clock[0])
+            run = trainer(base, tmp_path / "a", between=dawdle, eval_rows=ROWS[:2])
+            events = []
+            for event in run.run():
+                dawdle()
+                events.append(event)
+        assert all(event.tokens_per_s > 1 for event in events_of(StepDone, events))
+        assert events[-1].seconds < 3600
 
     def test_two_runs_of_one_seed_are_one(self, base: Base, tmp_path: Path) -> None:
         for name, seed in (("a", 0), ("b", 0), ("c", 1)):

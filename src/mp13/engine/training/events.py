@@ -36,8 +36,9 @@ class Rehearsal:
 
 @dataclass(frozen=True)
 class StepDone:
-    """An optimizer step. `loss` is the mean over all its loss tokens, `tokens` counts all of the run so far,
-    `memory_bytes` is the most that was in use: on a GPU by torch, else by the process."""
+    """An optimizer step. `loss` is the mean over its loss tokens, `tokens` counts all of the run so far. The speed is
+    that of the run's own time, without what others had of the model meanwhile. `memory_bytes` is the most that was in
+    use: on a GPU by torch, else by the process."""
 
     step: int
     total_steps: int

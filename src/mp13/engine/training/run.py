@@ -4,7 +4,6 @@ Knows what a run saves of itself, not when, and nothing of who turns it.
 """
 
 import math
-import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from mp13.engine.training.batch import PackedRow, packed_row
 from mp13.engine.training.checkpoints import OPTIMIZER_FILE
 from mp13.engine.training.config import TrainConfig
 from mp13.engine.training.events import EvalDone, Rehearsal, StepDone, TrainingPlan
-from mp13.engine.training.memory import PeakMemory
+from mp13.engine.training.meters import PeakMemory, Stopwatch
 from mp13.engine.training.model_card import model_card
 from mp13.engine.training.optimizer import Optimizer
 from mp13.engine.training.packing import Sampler, pack
@@ -49,7 +48,8 @@ class Run:
         origin: Origin,
         between: Callable[[], None],
     ) -> None:
-        self._base, self._config = base, config
+        self._base, self._config, self._others = base, config, between
+        self._memory, self._watch = PeakMemory(base.device), Stopwatch()
         split = split_rows(rows, eval_rows, config, base.vocab_size)
         self._rows, self._eval_rows = split.train, split.eval
         self._sampler = Sampler([len(row.ids) for row in self._rows], config)
@@ -57,10 +57,9 @@ class Run:
         self._adapter = TrainableAdapter(
             base.model.targets, config, vocab_size=base.vocab_size, dtype=dtype, device=base.device
         )
-        self._passes = Passes(base, self._adapter, between)
+        self._passes = Passes(base, self._adapter, self._at_boundary)
         self._optimizer = Optimizer(self._adapter.flat, config)
         self._share = schedule(config, self._sampler.total_steps)
-        self._memory = PeakMemory(base.device)
         self.record = RunRecord(
             config, origin, data_digest(rows, eval_rows), self._sampler.total_steps, self._adapter.num_parameters
         )
@@ -76,7 +75,8 @@ class Run:
         Raises:
             TrainingError: the loss or its gradient is not finite.
         """
-        started, record = time.perf_counter(), self.record
+        self._start_watch()
+        record = self.record
         packs = self._sampler.step(record.step)
         rows = [packed_row([self._rows[i] for i in one], self._config.loss, self._base.device) for one in packs]
         num_learned = sum(len(row.targets) for row in rows)
@@ -85,15 +85,14 @@ class Run:
             for i, row in enumerate(rows):
                 draw = record.step * self._config.accumulation + i
                 total += self._passes.backward(row, 1 / num_learned, draw)
-                self._memory.note()
-                yield
+                yield from self._turn()
         except BaseException:
             self._optimizer.forget_gradient()
             raise
         lr = self._config.lr * self._share(record.step)
-        return self._step_done(float(total) / num_learned, lr, sum(row.num_tokens for row in rows), started)
+        return self._step_done(float(total) / num_learned, lr, sum(row.num_tokens for row in rows))
 
-    def _step_done(self, loss: float, lr: float, num_tokens: int, started: float) -> StepDone:
+    def _step_done(self, loss: float, lr: float, num_tokens: int) -> StepDone:
         record = self.record
         if not math.isfinite(loss):
             self._optimizer.forget_gradient()
@@ -102,7 +101,8 @@ class Run:
         if not math.isfinite(norm):
             raise TrainingError(self._diverged("gradient"))
         self._adapter.weights_changed()
-        seconds = time.perf_counter() - started
+        self._watch.halt()
+        seconds = self._watch.take()
         record.step += 1
         record.tokens += num_tokens
         record.seconds += seconds
@@ -117,13 +117,13 @@ class Run:
         self._memory.take()
         seconds = math.inf
         for _ in range(2):
-            started = time.perf_counter()
+            self._start_watch()
             try:
                 float(self._passes.backward(row, 1 / len(row.targets), 0))
             finally:
                 self._optimizer.forget_gradient()
-            self._memory.note()
-            seconds = min(seconds, time.perf_counter() - started)
+            self._watch.halt()
+            seconds = min(seconds, self._watch.take())
             if seconds > _QUICK:
                 break
         epochs = self._sampler.total_steps / self._sampler.steps_per_epoch
@@ -136,17 +136,17 @@ class Run:
         Raises:
             TrainingError: it is not finite.
         """
-        started = time.perf_counter()
+        self._start_watch()
         total, count = torch.zeros((), device=self._base.device), 0
         for row in self._eval_packs():
             total += self._passes.loss(row)
             count += len(row.targets)
-            self._memory.note()
-            yield
+            yield from self._turn()
         loss, record = float(total) / count, self.record
         if not math.isfinite(loss):
             raise TrainingError(self._diverged("evaluation loss"))
-        record.seconds += time.perf_counter() - started
+        self._watch.halt()
+        record.seconds += self._watch.take()
         record.evals.append((record.step, loss))
         return EvalDone(record.step, loss, is_best=record.best == (record.step, loss))
 
@@ -176,6 +176,22 @@ class Run:
     def load_weights(self, folder: Path) -> None:
         """The adapter of an earlier step of this run. Raises TrainingError."""
         load_weights(folder, self._adapter)
+
+    def _start_watch(self) -> None:
+        self._watch.take()
+        self._watch.go()
+
+    def _turn(self) -> Generator[None, None, None]:
+        """Between two rows; what others do there is none of the run's time."""
+        self._watch.halt()
+        yield
+        self._watch.go()
+
+    def _at_boundary(self) -> None:
+        self._memory.note()
+        self._watch.halt()
+        self._others()
+        self._watch.go()
 
     def _eval_packs(self) -> list[PackedRow]:
         lens, longest = [len(row.ids) for row in self._eval_rows], max(len(row.ids) for row in self._eval_rows)

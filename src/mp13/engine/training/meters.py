@@ -1,4 +1,6 @@
-"""The most memory that a stretch of work took."""
+"""What a stretch of work took: memory, and time of its own."""
+
+import time
 
 import psutil
 import torch
@@ -22,3 +24,21 @@ class PeakMemory:
             return most
         most, self._most = self._most, 0
         return most
+
+
+class Stopwatch:
+    """Seconds between `go` and `halt`, added up."""
+
+    def __init__(self) -> None:
+        self._seconds, self._since = 0.0, 0.0
+
+    def go(self) -> None:
+        self._since = time.perf_counter()
+
+    def halt(self) -> None:
+        self._seconds += time.perf_counter() - self._since
+
+    def take(self) -> float:
+        """Those since the last time."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
