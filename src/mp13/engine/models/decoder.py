@@ -20,6 +20,7 @@ from mp13.engine.linear.base_weight import BaseWeight
 from mp13.engine.models.decoder_config import DecoderConfig
 from mp13.engine.models.interface import AdapterTarget, CacheShape
 from mp13.engine.models.model_weights import ModelWeights
+from mp13.engine.models.pointwise import rms_norm, swiglu
 from mp13.engine.models.rope import Places, apply_rope, places, rope_inv_freq
 
 
@@ -133,7 +134,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x)), gate and up in one packed product."""
+    """down(silu(gate(x)) * up(x)), gate and up in one packed product."""
 
     def __init__(self, config: DecoderConfig, prefix: str, weights: ModelWeights, context: StepContext) -> None:
         super().__init__()
@@ -141,20 +142,17 @@ class MLP(nn.Module):
         self.down = weights.linear([f"{prefix}.down_proj"], config.mlp_bias, context)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)  # (T, intermediate_size) each
-        return self.down(F.silu(gate).mul_(up))
+        return self.down(swiglu(self.gate_up(x)))  # 2 * intermediate_size, then half of it
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + eps) * weight (Zhang & Sennrich 2019)."""
-
     def __init__(self, weight: torch.Tensor, eps: float) -> None:
         super().__init__()
         self.weight = _frozen(weight)
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return rms_norm(x, self.weight, self.eps)
 
 
 def _targets(model: nn.Module) -> dict[str, AdapterTarget]:
