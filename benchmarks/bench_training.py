@@ -63,7 +63,7 @@ def main() -> None:
         Series(f"{what}, {NAMES[kind]}", unit, tuple(one[key] * factor for one in measured[kind]))
         for what, unit, key, factor in (
             ("speed", "tok/s", "tokens_per_s", 1.0), ("peak memory", "GiB", "peak_bytes", 2.0**-30),
-            ("held-out loss", "nats", "loss", 1.0),
+            ("held-out loss", "mnat", "loss", 1000.0),
         )
         for kind in contestants
     ]  # fmt: skip
