@@ -36,9 +36,23 @@ class ContextError(Mp13Error):
     """A prompt does not fit the context window or the KV cache."""
 
 
+class TrainingError(Mp13Error):
+    """A training run cannot go on. What it saved before is whole."""
+
+
 _BY_NAME: dict[str, type[Mp13Error]] = {
     cls.__name__: cls
-    for cls in (Mp13Error, ConfigError, ModelError, OutOfMemory, AdapterError, MixError, UnsupportedError, ContextError)
+    for cls in (
+        Mp13Error,
+        ConfigError,
+        ModelError,
+        OutOfMemory,
+        AdapterError,
+        MixError,
+        UnsupportedError,
+        ContextError,
+        TrainingError,
+    )
 }
 
 

@@ -131,7 +131,7 @@ def test_activations_may_have_a_batch_dimension() -> None:
 def test_bfloat16_weights_in_either_form(
     packed: bool, activations: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base_weight_module, "_has_fast_bfloat16", lambda: not packed)
+    monkeypatch.setattr(base_weight_module, "has_fast_bfloat16", lambda: not packed)
     layer, x = Layer(dtype=torch.bfloat16), noise(10, IN, seed=9).to(activations)
     result = layer.run(x, TOKEN_RUNS)
     assert result.dtype == activations
@@ -146,7 +146,7 @@ def test_steps_of_few_and_of_many_tokens_compute_the_same(
     packed: bool, runs: list[tuple[int, SlotWeights]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a CPU few tokens read the rows of their own adapters; many share products with all of them."""
-    monkeypatch.setattr(base_weight_module, "_has_fast_bfloat16", lambda: not packed)
+    monkeypatch.setattr(base_weight_module, "has_fast_bfloat16", lambda: not packed)
     layer, x = Layer(dtype=torch.bfloat16), noise(10, IN, seed=9).to(torch.float32 if packed else torch.bfloat16)
     few, many = layer.run(x, runs), layer.run(x.repeat(20, 1), runs * 20)
     torch.testing.assert_close(few.float(), layer.expected(x, per_token(runs)), atol=0.5, rtol=0.02)
@@ -160,14 +160,14 @@ def test_many_tokens_get_each_their_own_sum_of_deltas(
     packed: bool, runs: list[tuple[int, SlotWeights]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Few of the adapters in use for each token, or many."""
-    monkeypatch.setattr(base_weight_module, "_has_fast_bfloat16", lambda: False)
+    monkeypatch.setattr(base_weight_module, "has_fast_bfloat16", lambda: False)
     layer, x = Layer(dtype=torch.bfloat16 if packed else torch.float32), noise(200, IN, seed=9)
     torch.testing.assert_close(layer.run(x, runs), layer.expected(x, per_token(runs)), atol=5e-5, rtol=5e-5)
 
 
 @NEEDS_FBGEMM
 def test_what_others_in_a_step_of_few_tokens_use_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base_weight_module, "_has_fast_bfloat16", lambda: False)
+    monkeypatch.setattr(base_weight_module, "has_fast_bfloat16", lambda: False)
     layer, x = Layer(dtype=torch.bfloat16), noise(4, IN, seed=9)
     alone = layer.run(x[:1], [(1, [(2, 0.7)])]) - layer.run(x[:1], [(1, [])])
     beside = layer.run(x, [(1, [(2, 0.7)]), (3, [(7, 1.0)])])[:1] - layer.run(x, [(4, [])])[:1]
@@ -193,7 +193,7 @@ def test_going_back_and_forth_between_adapters_gives_each_its_own() -> None:
 def test_the_weight_of_a_part_comes_back_in_float32(
     packed: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base_weight_module, "_has_fast_bfloat16", lambda: not packed)
+    monkeypatch.setattr(base_weight_module, "has_fast_bfloat16", lambda: not packed)
     layer = Layer(dtype=dtype)
     for part, rows in enumerate(layer.weight.float().split(list(PARTS.values()))):
         weight = layer.linear.part_weight(part)

@@ -5,7 +5,13 @@ import torch
 from torch.nn import functional as F
 
 from mp13.engine.linear import base_weight as module
-from mp13.engine.linear.base_weight import DenseWeight, PackedHalfWeight, base_weight
+from mp13.engine.linear.base_weight import (
+    BaseWeight,
+    BlockedBfloat16Weight,
+    DenseWeight,
+    PackedHalfWeight,
+    base_weight,
+)
 
 packs_here = torch.backends.quantized.engine in ("fbgemm", "x86")
 
@@ -16,7 +22,7 @@ def product(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) ->
 
 @pytest.fixture
 def without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_has_fast_bfloat16", lambda: False)
+    monkeypatch.setattr(module, "has_fast_bfloat16", lambda: False)
 
 
 @pytest.mark.skipif(not packs_here, reason="torch has no FBGEMM here")
@@ -50,3 +56,22 @@ def test_other_dtypes_are_kept_as_they_are() -> None:
     kept = base_weight(weight)
     assert isinstance(kept, DenseWeight)
     assert kept.weight.data_ptr() == weight.data_ptr()
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize("kind", [DenseWeight, BlockedBfloat16Weight, PackedHalfWeight])
+def test_gradients_go_through_every_form_to_the_input(kind: type[BaseWeight], rows: int) -> None:
+    if kind is not DenseWeight and not packs_here:
+        pytest.skip("torch has no FBGEMM here")
+    torch.manual_seed(0)
+    weight, bias, grad = torch.randn(48, 64).bfloat16(), torch.randn(48).bfloat16(), torch.randn(rows, 48)
+    kept = kind(weight.clone(), bias)
+    x = torch.randn(rows, 64, requires_grad=True)
+    kept(x).backward(grad)
+    assert x.grad is not None and x.grad.dtype == torch.float32
+    expected = grad @ weight.float()
+    tolerance = 2e-5 if kind is PackedHalfWeight else 0.2  # the others multiply in bfloat16
+    torch.testing.assert_close(x.grad, expected, atol=tolerance, rtol=0)
+    with kept.unpacked():
+        torch.testing.assert_close(kept.grad_input(grad), x.grad, atol=0, rtol=0)
+    assert not any(parameter.requires_grad for parameter in kept.parameters())

@@ -40,6 +40,7 @@ def modules_under(*packages: str) -> list[str]:
         ("mp13.library",),
         ("mp13.service.client", "mp13.service.launcher", "mp13.service.schema"),
         ("mp13.mix", "mp13.errors", "mp13.engine.scheduling", "mp13.engine.request", "mp13.engine.config"),
+        tuple(f"mp13.engine.training.{name}" for name in ("config", "rows", "packing", "schedule", "events")),
     ],
     ids=lambda packages: packages[0],
 )

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from mp13.chat.cli.outcome import outcome
-from mp13.chat.library.shown import age, one_line, size, table
+from mp13.chat.library.shown import age, size, table
+from mp13.chat.text import one_line
 from mp13.errors import ConfigError
 from mp13.service.processes import EngineProcess, engine_processes
 from mp13.service.processes import stop as stop_process

@@ -39,7 +39,11 @@ class AdaptedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (..., in_features) -> (..., out_features)"""
-        y: torch.Tensor = self.base(x)
+        y: torch.Tensor
+        if (training := self._context.training) is not None:
+            trained = training.linears.get(self)
+            return self.base(x) if trained is None else trained(x, training.dropout)
+        y = self.base(x)
         lora = self._context.lora
         if lora is not None and self._lora is not None:
             if self.of_rows:

@@ -1,10 +1,9 @@
 """A base weight in few bits. Multiplied with, it is dequantized each time, or torch's int4 product reads it as it is.
 
-What is kept between calls is the codes, scales and zeros alone. Gradients flow through it to its input; it gets none.
+What is kept between calls is the codes, scales and zeros alone.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -34,12 +33,6 @@ class QuantizedWeight(BaseWeight):
         """What is kept between calls, without the bias."""
         raise NotImplementedError
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if torch.is_grad_enabled() and x.requires_grad:
-            y: torch.Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
-            return y
-        return self.product(x)
-
     def product(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.numel() // x.shape[-1]
         if 0 < rows <= self.few_rows:
@@ -59,6 +52,16 @@ class QuantizedWeight(BaseWeight):
             start += len(w)
             del w  # before the next is made
         return y if self.bias is None else y.add_(self.bias)
+
+    def grad_input(self, grad: torch.Tensor) -> torch.Tensor:
+        """W is dequantized again, piece by piece; the pieces' products are added up in float32."""
+        total, start = grad.new_zeros(()), 0
+        for w in self.pieces(grad.dtype):
+            product = grad[..., start : start + len(w)] @ w
+            total = product if start == 0 else total.float().add_(product)
+            start += len(w)
+            del w, product  # before the next is made
+        return total.to(grad.dtype)
 
     def few(self, x: torch.Tensor) -> torch.Tensor:
         """x Wᵀ by the kernel. x: (R, in_features), R at most `few_rows`"""
@@ -101,20 +104,6 @@ class DequantizedWeight(QuantizedWeight):
                 continue
             for rows in row_pieces((tensor.shape[0], tensor.shape[1]), 1, UNPACKED):
                 yield tensor.between(rows, dtype)
-
-
-class _Product(torch.autograd.Function):
-    """Keeps no dequantized weight for the way back: it is dequantized again there."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: QuantizedWeight) -> torch.Tensor:
-        ctx.weight = weight
-        return weight.product(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (grad,) = grads
-        return grad @ ctx.weight.dense(grad.dtype), None
 
 
 class QuantizedEmbedding(nn.Module):

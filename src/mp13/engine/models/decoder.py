@@ -16,9 +16,11 @@ from mp13.engine.attention.paged import PagedAttention
 from mp13.engine.attention.registry import AttentionSpec, PagedAttentionFunction
 from mp13.engine.context import StepContext
 from mp13.engine.linear.adapted_linear import AdaptedLinear
+from mp13.engine.linear.base_weight import BaseWeight
 from mp13.engine.models.decoder_config import DecoderConfig
 from mp13.engine.models.interface import AdapterTarget, CacheShape
 from mp13.engine.models.model_weights import ModelWeights
+from mp13.engine.models.pointwise import rms_norm, swiglu
 from mp13.engine.models.rope import Places, apply_rope, places, rope_inv_freq
 
 
@@ -51,11 +53,23 @@ class Decoder(nn.Module):
 
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """input_ids, positions: (T,); rows: (R,), the tokens whose logits are wanted -> (R, vocab_size)"""
-        x = self.embedding(input_ids).to(self.dtype)  # (T, hidden_size)
+        return self.logits(self.hidden(input_ids, positions)[rows])
+
+    @property
+    def head_weight(self) -> BaseWeight:
+        return self.head.base
+
+    def hidden(self, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """The residual stream behind the last layer, (T, hidden_size)"""
+        x: torch.Tensor = self.embedding(input_ids).to(self.dtype)
         at = places(self.config.rope, positions, self.inv_freq, x.dtype)
         for layer in self.layers:
             x = layer(x, at)
-        logits: torch.Tensor = self.head(self.norm(x[rows]))
+        return x
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(R, hidden_size) -> (R, vocab_size)"""
+        logits: torch.Tensor = self.head(self.norm(hidden))
         return logits
 
 
@@ -120,7 +134,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x)), gate and up in one packed product."""
+    """down(silu(gate(x)) * up(x)), gate and up in one packed product."""
 
     def __init__(self, config: DecoderConfig, prefix: str, weights: ModelWeights, context: StepContext) -> None:
         super().__init__()
@@ -128,20 +142,17 @@ class MLP(nn.Module):
         self.down = weights.linear([f"{prefix}.down_proj"], config.mlp_bias, context)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)  # (T, intermediate_size) each
-        return self.down(F.silu(gate).mul_(up))
+        return self.down(swiglu(self.gate_up(x)))  # 2 * intermediate_size, then half of it
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + eps) * weight (Zhang & Sennrich 2019)."""
-
     def __init__(self, weight: torch.Tensor, eps: float) -> None:
         super().__init__()
         self.weight = _frozen(weight)
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return rms_norm(x, self.weight, self.eps)
 
 
 def _targets(model: nn.Module) -> dict[str, AdapterTarget]:

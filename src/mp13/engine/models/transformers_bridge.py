@@ -3,6 +3,8 @@
 What each attention layer computes is asked by attention_probe; that the whole adds up is proven by self_check.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from mp13.engine.attention.paged import PagedAttention
 from mp13.engine.attention.registry import PagedAttentionFunction
 from mp13.engine.context import StepContext
 from mp13.engine.linear.adapted_linear import AdaptedLinear
-from mp13.engine.linear.base_weight import base_weight
+from mp13.engine.linear.base_weight import BaseWeight, base_weight
 from mp13.engine.models.attention_probe import AttentionLayer, probe_attention, set_attention
 from mp13.engine.models.bridged_loading import first_line, keeps_rows, read_quantized, read_whole
 from mp13.engine.models.interface import AdapterTarget, CacheShape
@@ -121,6 +123,51 @@ class TransformersModel(nn.Module):
         output = self.model(input_ids=input_ids[None], position_ids=positions[None], use_cache=False, **keep)
         logits: torch.Tensor = output.logits[0]
         return logits if self._keeps_rows else logits[rows]
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The decoder's: of the lists in the model, the one each of whose modules holds one of our attentions.
+
+        Raises:
+            ModelError: there is none.
+        """
+        for modules in self.model.modules():
+            if not isinstance(modules, nn.ModuleList) or len(modules) != self.cache_shape.num_layers:
+                continue
+            if all(sum(isinstance(part, PagedAttention) for part in layer.modules()) == 1 for layer in modules):
+                return list(modules)
+        raise ModelError(f"model type {self.model.config.model_type!r} has no list of layers that each attend once")
+
+    @property
+    def head_weight(self) -> BaseWeight | None:
+        head = self.model.get_output_embeddings()
+        return head.base if isinstance(head, AdaptedLinear) else None
+
+    def hidden(self, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """What the model without its head gives, (T, hidden_size)"""
+        output = self.model.base_model(input_ids=input_ids[None], position_ids=positions[None], use_cache=False)
+        self._output_type = type(output)
+        hidden: torch.Tensor = output.last_hidden_state[0]
+        return hidden
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(R, hidden_size) -> (R, vocab_size), for hidden states that `hidden` gave. Families put scales and caps
+        behind the head, each in code of its own: that code runs, upon a model without head that answers at once."""
+        answer = self._output_type(last_hidden_state=hidden[None])
+        nothing = torch.zeros(1, len(hidden), dtype=torch.int64, device=hidden.device)
+        with _answering(self.model.base_model, answer):
+            logits: torch.Tensor = self.model(input_ids=nothing, use_cache=False).logits[0]
+        return logits
+
+
+@contextmanager
+def _answering(module: nn.Module, answer: Any) -> Iterator[None]:
+    """Within, `module` gives `answer` to every call."""
+    module.forward = lambda *_, **__: answer
+    try:
+        yield
+    finally:
+        del module.forward
 
 
 def _cache_shape(layers: list[AttentionLayer], *, may_cap: bool) -> CacheShape:
