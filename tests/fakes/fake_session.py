@@ -131,7 +131,7 @@ class FakeSession(ChatSession):
         self._load = load
         for turn in turns:
             parent = self.turns[-1].id if self.turns else None
-            self._conversation.ask(replace(turn, parent_id=parent))
+            self._conversation.ask(replace(turn, parent_id=parent, created_at=time.time()))  # just now
         self._conversation._done.clear()
 
     def script(self, *answers: Sequence[Step]) -> None:

@@ -174,7 +174,7 @@ def test_a_terminal_opens_the_screen_with_settings_that_load_later(run: Run, mon
 
     opened: list[tuple[float, str | None]] = []
 
-    def screen(settings: Callable[[], object], resume: str | None) -> int:
+    def screen(settings: Callable[[], object], resume: str | None, theme: str) -> int:
         opened.append((settings().top_p, resume))  # type: ignore[attr-defined]
         return 0
 

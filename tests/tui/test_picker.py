@@ -60,7 +60,7 @@ class TestPicker:
 
     async def test_what_cannot_be_is_explained_and_the_picker_stays(self) -> None:
         async with chatting(FakeSession()) as chat:
-            await opened(chat, "f2")
+            await opened(chat)
             for mix, sentence in (
                 ("pirate:x", "is not a mix"),
                 ("pirate+nobody", "There is no adapter 'nobody'"),

@@ -262,6 +262,6 @@ def test_text_is_found_by_its_words(store: ConversationStore) -> None:
     store.add("one", answer_to(prompt, "To the north."))
     store.add("two", Turn("user", "a stream of words", "base"))
     assert [hit.turn_id for hit in store.search("gulf STREAM")] == [prompt.id]
-    assert {hit.role for hit in store.search("str")} == {"user", "assistant"}
+    assert {hit.conversation_id for hit in store.search("str")} == {"one", "two"}
     assert store.search('no" OR "such') == []
     assert store.search("  ") == []

@@ -83,8 +83,8 @@ class Asking:
                             conversation.answer(turn, event.index)
                             yield AnswerDone(turn, event.index)
                 return
-            except EngineGone:
-                await self._connection.close()
+            except EngineGone as error:
+                await self._connection.close(lost=error)
                 nothing_came = len(writings) == len(mixes) and all(w.cut_off() is None for w in writings.values())
                 if not (nothing_came and may_restart):
                     raise

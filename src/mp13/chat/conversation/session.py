@@ -6,14 +6,12 @@ asked of the engine conversation/asking.py, reaching it conversation/connection.
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from mp13.chat.conversation.ask import Ask, answer_to_continue, begin, next_prompt
-from mp13.chat.conversation.asking import Asking
-from mp13.chat.conversation.connection import Connect, EngineConnection, available_adapters, find_adapters, launch
+from mp13.chat.conversation.connection import Connect, find_adapters, launch
 from mp13.chat.conversation.diff import Diff
-from mp13.chat.conversation.idle import IdleWork
-from mp13.chat.conversation.remarks import Remark, remarks_on
+from mp13.chat.conversation.session_view import SessionView
 from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.tree import Conversation
 from mp13.chat.conversation.turn import CommandResult, EngineFailed, SessionEvent, TextDelta, Turn
@@ -21,33 +19,16 @@ from mp13.chat.settings.load import COMMAND_LINE, change_settings
 from mp13.chat.settings.schema import Settings
 from mp13.chat.text import utf8
 from mp13.errors import ConfigError, Mp13Error
-from mp13.library.adapters import AdapterOnDisk
 from mp13.mix import BASE, parse_mix
-from mp13.service.schema import AdapterInfo, CountReport, EngineInfo
-
-if TYPE_CHECKING:
-    from mp13.service.client import EngineClient
+from mp13.service.schema import CountReport
 
 
-class ChatSession:
+class ChatSession(SessionView):
     """The state of a chat and what can be done with it. Use it from one event loop.
 
     `settings` are replaced (never changed) by `/set`; the canonical `mix` and the system prompt `system`, or None, are
     those of the next prompt.
     """
-
-    def __init__(self, settings: Settings, store: ConversationStore | None, connect: Connect = launch) -> None:
-        """Raises MixError when `settings.adapter` is no mix. With `store` None nothing is kept."""
-        self.settings = settings
-        self.mix = str(parse_mix(settings.adapter))
-        self.system = settings.system
-        self._store = store
-        self._connection = EngineConnection(connect)
-        self._asking = Asking(self._connection, self._changed)
-        self._watcher: Callable[[], None] = lambda: None
-        self._conversation = Conversation(store)
-        self._is_answering = False
-        self._idle = IdleWork()
 
     @classmethod
     def open(cls, settings: Settings, resume: str | None = None, connect: Connect = launch) -> Self:
@@ -67,58 +48,6 @@ class ChatSession:
             session.mix = mix if "adapter" in asked_for else session.mix
             session.system = system if "system" in asked_for else session.system
         return session
-
-    @property
-    def store(self) -> ConversationStore | None:
-        return self._store
-
-    @property
-    def conversation_id(self) -> str:
-        return self._conversation.id
-
-    @property
-    def turns(self) -> list[Turn]:
-        """The path from the first turn to the last, oldest first."""
-        return self._conversation.turns
-
-    @property
-    def answers(self) -> list[Turn]:
-        """Every answer to the last prompt, those of a comparison in its order; one of them is `turns[-1]`."""
-        return self._conversation.answers
-
-    @property
-    def pin(self) -> str | None:
-        """The mix that answers in this branch whatever is chosen, if one is pinned to it."""
-        return self._conversation.pin
-
-    @property
-    def engine(self) -> EngineInfo | None:
-        """The running engine, or None while there is none."""
-        return self._connection.engine
-
-    @property
-    def client(self) -> "EngineClient":  # raises EngineGone when no engine runs
-        return self._connection.client
-
-    @property
-    def adapters(self) -> list[AdapterInfo]:
-        """What the engine has loaded."""
-        return self._connection.adapters
-
-    def available_adapters(self) -> list[AdapterOnDisk]:
-        """The adapters in `settings.adapter_folders`; of two with one name, the first folder's."""
-        return available_adapters(self.settings.adapter_folders)
-
-    @property
-    def warming(self) -> str | None:
-        """The mix under which the history is being computed now, while nobody wants the engine."""
-        return self._asking.warming
-
-    @property
-    def remarks(self) -> list[Remark]:
-        """What is odd about the adapters of the mix, such as that they were trained on another base."""
-        changed, names = self._connection.changed(), parse_mix(self.mix).names
-        return [remark for info in self.adapters if info.name in names for remark in remarks_on(info, changed)]
 
     async def start(self) -> AsyncGenerator[SessionEvent]:
         """Bring the engine up: LoadProgress…, then EngineReady or EngineFailed. Nothing to do when it runs. Installs
@@ -313,9 +242,6 @@ class ChatSession:
     def watch(self, watcher: Callable[[], None]) -> None:
         """Call `watcher` when `warming` or the engine's state has changed."""
         self._watcher = watcher
-
-    def _changed(self) -> None:
-        self._watcher()
 
     async def close(self) -> None:
         """Let the engine go (it ends with its last chat) and close the store."""

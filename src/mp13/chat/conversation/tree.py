@@ -6,6 +6,7 @@ Where there is a store, what is added or moved here is on disk when the call ret
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -92,8 +93,7 @@ class Conversation:
             return self.turns[int(which) - 1]
         found = [turn for id, turn in self._known.items() if id.startswith(which) and id not in self._deleted]
         if len(found) != 1 or len(which) < _LETTERS_OF_ID:
-            there = f"1 to {len(self.turns)}" if self.turns else "none yet"
-            raise ConfigError(f"there is no turn {which!r} in this conversation; turns have the numbers {there}")
+            raise ConfigError(f"there is no turn {which!r} here; turns have the numbers 1 to {len(self.turns)}")
         return found[0]
 
     def prompt_of(self, turn: Turn) -> Turn:
@@ -168,8 +168,10 @@ class Conversation:
 
     def keep(self, which: str) -> Turn:
         """End the path with another answer to the last prompt, named by its mix or its number from 1."""
-        answers = self.answers
-        found = [turn for turn in answers if turn.mix == _canonical(which)][-1:]
+        answers, mix = self.answers, which
+        with suppress(MixError):
+            mix = str(parse_mix(which))
+        found = [turn for turn in answers if turn.mix == mix][-1:]
         if not found and which.isascii() and which.isdigit() and 1 <= int(which) <= len(answers):
             found = [answers[int(which) - 1]]
         if not found:
@@ -295,10 +297,3 @@ class Conversation:
         self._become(source[-1])
         source.pop()
         target.append(before)
-
-
-def _canonical(mix: str) -> str | None:
-    try:
-        return str(parse_mix(mix))
-    except MixError:
-        return None

@@ -1,0 +1,99 @@
+"""What can be seen of a session: its settings, its turns, its engine and adapters. What can be done with it is
+session.py's.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mp13.chat.conversation.asking import Asking
+from mp13.chat.conversation.connection import Connect, EngineConnection, EngineState, available_adapters, launch
+from mp13.chat.conversation.idle import IdleWork
+from mp13.chat.conversation.remarks import Remark, remarks_on
+from mp13.chat.conversation.store import ConversationStore
+from mp13.chat.conversation.tree import Conversation
+from mp13.chat.conversation.turn import Turn
+from mp13.chat.settings.schema import Settings
+from mp13.library.adapters import AdapterOnDisk
+from mp13.mix import parse_mix
+from mp13.service.schema import AdapterInfo, EngineInfo
+
+if TYPE_CHECKING:
+    from mp13.service.client import EngineClient
+
+
+class SessionView:
+    """The state of a session, for reading."""
+
+    def __init__(self, settings: Settings, store: ConversationStore | None, connect: Connect = launch) -> None:
+        """Raises MixError when `settings.adapter` is no mix. With `store` None nothing is kept."""
+        self.settings = settings
+        self.mix = str(parse_mix(settings.adapter))
+        self.system = settings.system
+        self._store = store
+        self._connection = EngineConnection(connect)
+        self._connection.on_state = lambda state: self._changed()
+        self._asking = Asking(self._connection, self._changed)
+        self._watcher: Callable[[], None] = lambda: None
+        self._conversation = Conversation(store)
+        self._is_answering = False
+        self._idle = IdleWork()
+
+    @property
+    def store(self) -> ConversationStore | None:
+        return self._store
+
+    @property
+    def conversation_id(self) -> str:
+        return self._conversation.id
+
+    @property
+    def turns(self) -> list[Turn]:
+        """The path from the first turn to the last, oldest first."""
+        return self._conversation.turns
+
+    @property
+    def answers(self) -> list[Turn]:
+        """Every answer to the last prompt, those of a comparison in its order; one of them is `turns[-1]`."""
+        return self._conversation.answers
+
+    @property
+    def pin(self) -> str | None:
+        """The mix that answers in this branch whatever is chosen, if one is pinned to it."""
+        return self._conversation.pin
+
+    @property
+    def engine(self) -> EngineInfo | None:
+        """The running engine, or None while there is none."""
+        return self._connection.engine
+
+    @property
+    def state(self) -> EngineState:
+        """Whether an engine loads, runs, is busy, has failed or ended."""
+        return self._connection.state
+
+    @property
+    def client(self) -> "EngineClient":  # raises EngineGone when no engine runs
+        return self._connection.client
+
+    @property
+    def adapters(self) -> list[AdapterInfo]:
+        """What the engine has loaded."""
+        return self._connection.adapters
+
+    def available_adapters(self) -> list[AdapterOnDisk]:
+        """The adapters in `settings.adapter_folders`; of two with one name, the first folder's."""
+        return available_adapters(self.settings.adapter_folders)
+
+    @property
+    def warming(self) -> str | None:
+        """The mix under which the history is being computed now, while nobody wants the engine."""
+        return self._asking.warming
+
+    @property
+    def remarks(self) -> list[Remark]:
+        """What is odd about the adapters of the mix, such as that they were trained on another base."""
+        changed, names = self._connection.changed(), parse_mix(self.mix).names
+        return [remark for info in self.adapters if info.name in names for remark in remarks_on(info, changed)]
+
+    def _changed(self) -> None:
+        self._watcher()
