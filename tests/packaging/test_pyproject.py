@@ -150,7 +150,7 @@ def test_what_tests_benchmarks_and_training_import_comes_with_what_dev_py_instal
         Requirement(text) for name in ("dev", "datasets", "hqq", "mistral3", "triton") for text in extras[name]
     ]
     declared = {normalized(r.name) for r in [*MAINLINE_REQUIREMENTS.values(), *development]}
-    assert distributions_imported_by(files) - declared == {"trl", "vllm"}  # their workers run under Pythons of their own
+    assert distributions_imported_by(files) - declared == {"trl", "vllm"}  # whose workers have Pythons of their own
 
 
 def distributions_imported_by(files: list[Path]) -> set[str]:
