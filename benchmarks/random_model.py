@@ -20,12 +20,16 @@ LLAMA_8B: dict[str, Any] = {
     "vocab_size": 128256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
     "hidden_act": "silu", "tie_word_embeddings": False, "torch_dtype": "bfloat16", "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
+LLAMA_1B: dict[str, Any] = LLAMA_8B | {
+    "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "head_dim": 64,
+    "tie_word_embeddings": True,
+}  # fmt: skip
 SMOLLM2: dict[str, Any] = LLAMA_8B | {
     "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
     "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 49152, "max_position_embeddings": 8192,
     "tie_word_embeddings": True,
 }  # fmt: skip
-SHAPES = {"llama-8b": LLAMA_8B, "smollm2": SMOLLM2}
+SHAPES = {"llama-8b": LLAMA_8B, "llama-1b": LLAMA_1B, "smollm2": SMOLLM2}
 _BLOCK = 1 << 25  # numbers; 64 MiB
 
 
@@ -35,7 +39,9 @@ def write_model(folder: Path, config: Mapping[str, Any]) -> Path:
     (folder / "config.json").write_text(json.dumps(dict(config)))
     words = {f"<{number}>": number for number in range(8)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<0>"))
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<2>", unk_token="<0>").save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<2>", pad_token="<2>", unk_token="<0>"
+    ).save_pretrained(folder)
     tensors = llama_tensors(config)
     if config["tie_word_embeddings"]:
         del tensors["lm_head.weight"]

@@ -42,7 +42,7 @@ def ours(work: dict[str, Any], folder: Path) -> list[float]:
     from mp13.engine.training.rows import TrainingRow
     from mp13.engine.training.trainer import Trainer
 
-    config = EngineConfig(work["model"], dtype=work["dtype"], device=work["device"])
+    config = EngineConfig(work["model"], dtype=work["dtype"], device=work["device"], quantization=work["quantization"])
     loaded = load_model(config, lambda stage, fraction: None)
     base = Base(loaded.model, loaded.context, loaded.vocab_size, loaded.device, loaded.activation_dtype)
     rows = [TrainingRow(ids, mask) for ids, mask in work["samples"]]
@@ -80,8 +80,10 @@ def theirs(kind: str, work: dict[str, Any], folder: Path) -> list[float]:
     common = {
         "output_dir": str(folder), "max_steps": settings["steps"], "learning_rate": settings["lr"], "report_to": [],
         "lr_scheduler_type": settings["schedule"], "warmup_steps": settings["warmup_steps"], "logging_steps": 1,
-        "save_strategy": "no", "use_cpu": work["device"] == "cpu", "bf16": False, "gradient_checkpointing": False,
-        "seed": settings["seed"], "weight_decay": 0.0, "max_grad_norm": 1.0, "disable_tqdm": True,
+        "save_strategy": "no", "use_cpu": work["device"] == "cpu", "seed": settings["seed"],
+        "bf16": work["device"] == "cuda" and work["dtype"] == "bfloat16",  # the adapter's products, as TRL's default is
+        "gradient_checkpointing": settings["gradient_checkpointing"],
+        "weight_decay": 0.0, "max_grad_norm": 1.0, "disable_tqdm": True,
         "dataloader_pin_memory": False,
     }  # fmt: skip
     build = _trl if kind == "trl" else _trainer

@@ -25,7 +25,8 @@ ORIGIN = Origin("tiny", "b" * 64, "t" * 64)
 
 
 def base_of(path: Path, **options: Any) -> Base:
-    return as_base(load_model(EngineConfig(str(path), **{"dtype": "float32", **options}), lambda stage, fraction: None))
+    config = EngineConfig(str(path), **{"dtype": "float32", "device": "cpu", **options})
+    return as_base(load_model(config, lambda stage, fraction: None))
 
 
 def as_base(loaded: LoadedModel) -> Base:
@@ -52,7 +53,7 @@ def pretend_to_have_trained(adapter: TrainableAdapter, seed: int = 2) -> None:
         own.a.copy_(noise_a / own.a.shape[1] ** 0.5)
         own.b.copy_(noise_b / (2 * adapter.config.scale * own.a.shape[0] ** 0.5))
         if own.magnitude is not None:
-            own.magnitude.mul_(1 + 0.3 * torch.randn(own.magnitude.shape, generator=draw))
+            own.magnitude.mul_(1 + 0.3 * torch.randn(own.magnitude.shape, generator=draw).to(own.magnitude.device))
     adapter.weights_changed()
 
 

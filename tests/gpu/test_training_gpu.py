@@ -8,6 +8,7 @@ import torch
 
 from mp13.engine.attention.documents import Documents, attend_documents
 from mp13.engine.attention.registry import AttentionSpec
+from mp13.engine.linear.base_weight import DenseWeight
 from mp13.engine.training.config import TrainConfig
 from mp13.engine.training.events import Finished
 from mp13.engine.training.trainer import Trainer
@@ -40,10 +41,12 @@ def test_gradients_are_those_of_the_cpu(
 @pytest.mark.parametrize("quantization", ["hqq-4bit", "hqq-4bit g32 axis0", "hqq-8bit head 8bit"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_gradients_upon_few_bits(models: dict[str, Path], quantization: str, checkpointing: bool) -> None:
-    options = {"quantization": quantization, "dtype": "bfloat16"}
-    _, expected = Ours(base_of(models["llama"], **{**options, "dtype": "float32"})).train(ROWS)
-    ours = Ours(base_of(models["llama"], device="cuda", **options), gradient_checkpointing=checkpointing)
-    assert relative_error(ours.train(ROWS)[1].cpu(), expected) < 0.1
+    """They are those upon the same weights in full."""
+    base = base_of(models["llama"], quantization=quantization, device="cuda", dtype="bfloat16")
+    _, found = Ours(base, gradient_checkpointing=checkpointing).train(ROWS)
+    for linear in {target.linear for target in base.model.targets.values()}:
+        linear.base = DenseWeight(linear.base.rows(0, linear.out_features).bfloat16(), linear.base.bias)
+    assert relative_error(found, Ours(base).train(ROWS)[1]) < 0.1
 
 
 @pytest.mark.parametrize("window", [None, 20])

@@ -4,18 +4,19 @@ No text can look into another: each is attended to by itself, or by a kernel tha
 """
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import accumulate
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from mp13.engine.attention.blocked import BlockedLayout, blocked_attention
 from mp13.engine.attention.metadata import causal_mask
 from mp13.engine.attention.reference import attend
 from mp13.engine.attention.registry import AttentionSpec
+from mp13.engine.attention.sdpa import product_attention
 from mp13.engine.linear.base_weight import has_fast_bfloat16
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -54,13 +55,7 @@ def attend_documents(
         if q.device.type == "cpu" and q.dtype == torch.bfloat16 and has_fast_bfloat16():
             return blocked_attention(q, k, v, documents.blocked, spec.scale, spec.window)
         if q.is_cuda and q.dtype in _HALF and (flash := _varlen(q.device.index)) is not None:
-            starts, longest = documents.starts(q.device), max(documents.lens)
-            left = -1 if spec.window is None else spec.window - 1
-            out: torch.Tensor = flash(
-                q, k, v, starts, starts, longest, longest,
-                scale=spec.scale, window_size=(left, 0), enable_gqa=q.shape[1] != k.shape[1],
-            )  # fmt: skip
-            return out
+            return flash(q, k, v, spec, documents)
     lens = list(documents.lens)
     parts = zip(torch.split(q, lens), torch.split(k, lens), torch.split(v, lens), strict=True)
     outputs = [_attend(one_q, one_k, one_v, spec, documents) for one_q, one_k, one_v in parts]
@@ -76,7 +71,7 @@ def _attend(
         return attend(q, k, v, spec.scale, causal=True, window_size=window, softcap=spec.softcap)
     length = len(q)
     whole = spec.window is None or length <= spec.window
-    out = F.scaled_dot_product_attention(
+    out = product_attention(
         q.transpose(0, 1)[None],
         k.transpose(0, 1)[None],
         v.transpose(0, 1)[None],
@@ -89,7 +84,7 @@ def _attend(
 
 
 @cache
-def _varlen(device: int) -> Any:
+def _varlen(device: int) -> Callable[..., torch.Tensor] | None:
     """torch's flash attention over packed texts, where it is there (torch 2.11) and the GPU runs it."""
     if torch.cuda.get_device_capability(device) < (8, 0):
         return None
@@ -97,5 +92,28 @@ def _varlen(device: int) -> Any:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
-    wanted = {"scale", "window_size", "enable_gqa"}
-    return varlen_attn if wanted <= inspect.signature(varlen_attn).parameters.keys() else None
+    known = inspect.signature(varlen_attn).parameters.keys()
+    return partial(_flash, varlen_attn, "enable_gqa" in known) if {"scale", "window_size"} <= known else None
+
+
+def _flash(
+    varlen_attn: Callable[..., Any],
+    has_groups: bool,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    spec: AttentionSpec,
+    documents: Documents,
+) -> torch.Tensor:
+    """`has_groups`: it shares a head of k and v among several of q; else (before torch 2.12) they are repeated."""
+    groups, options = q.shape[1] // k.shape[1], dict[str, bool]()
+    if groups > 1 and has_groups:
+        options["enable_gqa"] = True
+    elif groups > 1:
+        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    starts, longest = documents.starts(q.device), max(documents.lens)
+    window = (-1 if spec.window is None else spec.window - 1, 0)
+    out: torch.Tensor = varlen_attn(
+        q, k, v, starts, starts, longest, longest, scale=spec.scale, window_size=window, **options
+    )
+    return out

@@ -3,11 +3,24 @@
 Sequences that decode one token are taken together, padded to the longest; a prefill chunk is taken alone.
 """
 
+from contextlib import nullcontext
+from typing import Any
+
 import torch
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mp13.engine.attention.metadata import AttentionMetadata
 from mp13.engine.attention.registry import AttentionSpec
+
+# Not cuDNN's, which plans for milliseconds at each call with a length that it has not just seen.
+_GPU_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+def product_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> torch.Tensor:
+    """torch's own, by kernels that take any length at once. q: (B, num_heads, n, head_dim); `options` are torch's."""
+    with sdpa_kernel(_GPU_KERNELS) if q.is_cuda else nullcontext():
+        return F.scaled_dot_product_attention(q, k, v, **options)
 
 
 def paged_attention(
@@ -44,7 +57,7 @@ def _decode(
         k, v = k[:, :, : meta.context_lens[0]], v[:, :, : meta.context_lens[0]]
     else:
         mask = meta.decode_mask(spec.window)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=spec.scale)
+    out = product_attention(q, k, v, attn_mask=mask, scale=spec.scale)
     return out.reshape(batch, num_heads, head_dim)
 
 
@@ -62,7 +75,7 @@ def _prefill(
     k = k_cache.index_select(0, blocks).flatten(0, 1)[:context_len].transpose(0, 1)  # (KV heads, n, D)
     v = v_cache.index_select(0, blocks).flatten(0, 1)[:context_len].transpose(0, 1)
     whole = query_len == context_len and (spec.window is None or context_len <= spec.window)
-    out = F.scaled_dot_product_attention(
+    out = product_attention(
         q.transpose(0, 1)[None],
         k[None],
         v[None],
