@@ -40,9 +40,16 @@ class KeyAction:
 _TABLE = (
     KeyAction("prompt.send", "enter", "send", "prompt"),
     KeyAction("prompt.newline", "shift+enter,ctrl+j,alt+enter", "begin a new line", "prompt"),
-    KeyAction("prompt.complete", "tab", "complete a command, else go to the next region", "prompt"),
+    KeyAction(
+        "prompt.complete",
+        "tab",
+        "complete a name, open a paste, else go to the next region",
+        "prompt",
+    ),
     KeyAction("prompt.earlier", "up", "bring back an earlier prompt", "prompt"),
     KeyAction("prompt.later", "down", "bring back a later prompt", "prompt"),
+    KeyAction("prompt.search", "ctrl+r", "search earlier prompts", "prompt"),
+    KeyAction("prompt.editor", "ctrl+g", "write on in your own editor, $VISUAL or $EDITOR", "prompt"),
     KeyAction("prompt.page_up", "pageup", "scroll the conversation up", "prompt"),
     KeyAction("prompt.page_down", "pagedown", "scroll the conversation down", "prompt"),
     KeyAction("prompt.copy", "ctrl+c,super+c", "copy what is selected; else, pressed twice, quit", "prompt"),

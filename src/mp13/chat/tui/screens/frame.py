@@ -84,6 +84,7 @@ class Frame(Screen[None]):
         self._session = session
         self._obey(session.settings)
         self._tell_mix()
+        self._prompt.open(session)
         await self._regions.open(session)
         self._look()
         self.set_interval(LOOK_S, self._look)
@@ -167,7 +168,7 @@ class Frame(Screen[None]):
     def on_paste(self, event: events.Paste) -> None:
         if not self._prompt.has_focus:
             self._prompt.focus()
-            self._prompt.insert(event.text)
+            self._prompt.paste(event.text)
             event.stop()
 
     @on(Prompt.PageTurned)
