@@ -20,7 +20,8 @@ _BEGUN = re.compile(r"""(?<!\S)@("?)([^\n"@]*)$""")
 
 
 def attach(text: str, folder: Path) -> str:
-    r"""`text`, and under it the files that it mentions; a relative path is one in `folder`.
+    r"""`text`, and under it the files that it mentions; a relative path is one in `folder`. What has a file under it
+    already keeps it as it is.
 
     Raises:
         ConfigError: one is not there, is not text, or is too long.
@@ -31,7 +32,8 @@ def attach(text: str, folder: Path) -> str:
         if not escaped and (path := _meant(written, folder, is_quoted=bool(quoted))) is not None:
             paths.setdefault(str(path), path)
     said = _MENTION.sub(lambda found: found[0][1:] if found[1] else found[0], text)
-    return "\n\n".join([said, *(_block(path, folder) for path in paths.values())])
+    new = [path for path in paths.values() if f"\n\n{_name(path, folder)}:\n```" not in text]
+    return "\n\n".join([said, *(_block(path, folder) for path in new)])
 
 
 def begun_mention(text: str) -> tuple[int, str] | None:
@@ -87,9 +89,12 @@ def _meant(written: str, folder: Path, is_quoted: bool) -> Path | None:
 def _block(path: Path, folder: Path) -> str:
     text = _read(path)
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
-    name = one_line(str(path.relative_to(folder) if path.is_relative_to(folder) else path))
     end = "" if text.endswith("\n") or not text else "\n"
-    return f"{name}:\n{fence}{re.sub(r'[^a-z0-9]', '', path.suffix.lower())}\n{text}{end}{fence}"
+    return f"{_name(path, folder)}:\n{fence}{re.sub(r'[^a-z0-9]', '', path.suffix.lower())}\n{text}{end}{fence}"
+
+
+def _name(path: Path, folder: Path) -> str:
+    return one_line(str(path.relative_to(folder) if path.is_relative_to(folder) else path))
 
 
 def _read(path: Path) -> str:

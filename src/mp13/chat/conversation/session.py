@@ -222,6 +222,14 @@ class ChatSession(SessionView):
         self.settings = settings
         return is_other
 
+    async def let_engine_go(self) -> None:
+        """End the engine, unless another chat uses it; `start` brings up one with the same settings. Raises Mp13Error
+        while an answer is being written."""
+        if self._is_answering:
+            raise Mp13Error("the answers are still being written; wait for them or stop them first")
+        await self._idle.stop()
+        await self._connection.close()
+
     def new(self) -> None:
         """Start a new conversation. Mix, system prompt and engine stay."""
         self._conversation = Conversation(self._store)

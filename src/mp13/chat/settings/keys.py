@@ -54,6 +54,7 @@ _TABLE = (
     KeyAction("prompt.page_down", "pagedown", "scroll the conversation down", "prompt"),
     KeyAction("prompt.copy", "ctrl+c,super+c", "copy what is selected; else, pressed twice, quit", "prompt"),
     KeyAction("answer.stop", "escape", "stop the answer, or take back a prompt that waits", "chat"),
+    KeyAction("answer.thoughts", "f7", "unfold what the model thought before it answered, or fold it", "chat"),
     KeyAction("regions.next", "tab", "go to the next region", "chat"),
     KeyAction("regions.previous", "shift+tab", "go to the region before", "chat"),
     KeyAction("conversations.panel", "f3,ctrl+b", "go to the conversations, or fold them away", "chat"),

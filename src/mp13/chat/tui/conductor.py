@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 NOT_SENT = "Not sent, because the engine did not start. Press Up in an empty prompt to bring it back."
 
+KEPT = "What came of the answer is kept; /continue goes on with it."
+
 
 class Conductor:
     def __init__(self, emit: Callable[[ChatEvent], object]) -> None:
@@ -125,7 +127,9 @@ class Conductor:
             self._emit(AnswerStopped(entry, asking.partial()))
         except Exception as error:  # whatever it is, the reader gets a sentence and can type on
             remedy = asking.remedy() if isinstance(error, ContextError) else None
-            self._emit(EntryFailed(entry, _sentence(error), asking.partial(), remedy))
+            partial = asking.partial()
+            kept = f"\n{KEPT}" if len(partial) == 1 else ""
+            self._emit(EntryFailed(entry, _sentence(error) + kept, partial, remedy))
 
     async def _command(self, session: ChatSession, entry: Entry) -> Ask | None:
         """Run a command; what it wants to be answered."""

@@ -15,6 +15,7 @@ from textual.worker import Worker, WorkerError
 
 from mp13.chat.tui.conductor import Conductor
 from mp13.chat.tui.dialogue import Dialogue
+from mp13.chat.tui.engine_life import problem
 from mp13.chat.tui.events import (
     AnswerStopped,
     CommandDone,
@@ -91,11 +92,11 @@ class ConversationScreen(Frame):
             case SessionOpened(session):
                 await self._opened(session)
             case LoadProgress(stage, fraction):
-                self._tell(loading=stage, fraction=fraction, problem="")
+                self._tell(loading=self._life.stage(stage), fraction=fraction, problem="")
             case EngineReady(info):
                 self._tell(loading=None, problem="", model=Path(info.model).name, context_limit=info.max_model_len)
             case EngineFailed() as failure:
-                self._tell(loading=None, problem="" if failure.falls_back else "no engine")
+                self._tell(loading=None, problem="" if failure.falls_back else problem(failure.error))
                 await self._transcript.add(Notice(failure.message, "error"))
             case EntryStarted(entry):
                 self._answered = entry
@@ -135,6 +136,8 @@ class ConversationScreen(Frame):
     async def _command_done(self, entry: Entry, result: CommandResult) -> None:
         assert self._session is not None
         self._obey(self._session.settings)
+        if result.copied is not None:
+            self.app.copy_to_clipboard(result.copied)
         if result.quit:
             self.app.exit()
         if result.turns_changed:

@@ -15,6 +15,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.screen import Screen
 
+from mp13.chat.tui.engine_life import EngineLife
 from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.outlook import Watch
 from mp13.chat.tui.palette import mix_voices
@@ -24,6 +25,7 @@ from mp13.chat.tui.widgets.completion import Completion, Suggestion
 from mp13.chat.tui.widgets.key_line import KeyLine
 from mp13.chat.tui.widgets.panel import Panel
 from mp13.chat.tui.widgets.prompt import Prompt
+from mp13.chat.tui.widgets.reasoning import toggle_all
 from mp13.chat.tui.widgets.regions import Regions
 from mp13.chat.tui.widgets.status import StatusLine
 from mp13.chat.tui.widgets.transcript import Transcript
@@ -46,6 +48,7 @@ class Frame(Screen[None]):
         bind("conversations.undo", "undo_delete", priority=True),
         bind("regions.next", "app.focus_next"),
         bind("regions.previous", "app.focus_previous"),
+        bind("answer.thoughts", "toggle_thoughts", priority=True),
         bind("chat.theme", "choose_theme", priority=True),
     ]
 
@@ -57,6 +60,7 @@ class Frame(Screen[None]):
         self._prompt = Prompt(self._completion)
         self._status = StatusLine()
         self._watch = Watch()
+        self._life = EngineLife()
         self._obeyed: tuple[str, dict[str, str]] = ("", {})  # theme and keys, as the settings had them last
 
     def compose(self) -> ComposeResult:
@@ -115,6 +119,7 @@ class Frame(Screen[None]):
 
     def _tell_outlook(self) -> None:
         if self._session is not None:
+            self._tell(**self._life.look(self._session.state))
             outlook = self._watch.look(self._session)
             self._tell(warmth=outlook.warmth)
             self._regions.adapters.tell(outlook, self._is_settled)
@@ -138,6 +143,9 @@ class Frame(Screen[None]):
     async def action_toggle_adapters(self) -> None:
         await self._regions.toggle(self._regions.adapters)
         self._look()
+
+    def action_toggle_thoughts(self) -> None:
+        toggle_all(self._transcript)
 
     def action_choose_theme(self) -> None:
         self.app.push_screen(ThemePicker())

@@ -57,21 +57,34 @@ class Answer(Vertical):
 
     def __init__(self, mix: str, turn: Turn | None = None, note: str = "") -> None:
         from mp13.chat.tui.widgets.answer_markdown import AnswerMarkdown
+        from mp13.chat.tui.widgets.reasoning import Reasoning
 
         super().__init__(classes=mix_voices(mix)[0])
         self._mix = mix
         self._turn = turn
         self._note = note
         self._is_over = turn is not None or bool(note)
-        self._markdown = AnswerMarkdown(printable(turn.text) if turn else "")
+        self._said = printable(turn.text) if turn else ""
+        self._reasoning = Reasoning()
+        self._drawn = self._tell_thought()
+        self._markdown = AnswerMarkdown(self._drawn)
         self._badge = Badge(mix, turn, note)
         self._pending: list[str] = []
         self._stream: MarkdownStream | None = None
         self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
+        yield self._reasoning
         yield self._markdown
         yield self._badge
+
+    def _tell_thought(self) -> str:
+        """Show what the model thought; returns its answer."""
+        from mp13.chat.conversation.reasoning import parts_of
+
+        parts = parts_of(self._said)
+        self._reasoning.tell(parts.thought, parts.is_open, is_live=not self._is_over)
+        return parts.answer
 
     def on_mount(self) -> None:
         self._markdown.close_gap()
@@ -83,12 +96,15 @@ class Answer(Vertical):
             self._timer = self.set_interval(1 / FLUSHES_PER_SECOND, self._flush)
 
     async def _flush(self) -> None:
-        if self._pending:  # a stream that was never written to cannot be stopped
-            text = "".join(self._pending)
+        if self._pending:
+            self._said += "".join(self._pending)
             self._pending.clear()
-            if self._stream is None:
+            answer = self._tell_thought()
+            more, self._drawn = answer.removeprefix(self._drawn), answer
+            if more and self._stream is None:  # a stream that was never written to cannot be stopped
                 self._stream = self._markdown.get_stream(self._markdown)
-            await self._stream.write(text)
+            if more and self._stream is not None:
+                await self._stream.write(more)
         self._markdown.close_gap()  # under what the flush before this one drew: the stream takes its time
 
     async def finish(self, turn: Turn | None, note: str = "") -> None:
@@ -99,8 +115,9 @@ class Answer(Vertical):
         await self._flush()
         if self._stream is not None:
             await self._stream.stop()
-        if turn is not None and printable(turn.text) != self._markdown.source:
-            await self._markdown.update(printable(turn.text))
+        self._said = printable(turn.text) if turn is not None else self._said
+        if (answer := self._tell_thought()) != self._markdown.source:
+            await self._markdown.update(answer)
         async with self._markdown.lock:  # the stream's last piece may still be on its way to the screen
             self._markdown.close_gap()
         self._badge.tell(turn, note)
