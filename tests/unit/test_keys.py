@@ -57,7 +57,7 @@ def test_two_actions_may_swap_their_keys() -> None:
 
 
 def test_one_key_may_mean_two_things_where_only_one_can_be_meant() -> None:
-    assert checked_keys({"conversations.rename": "f7", "adapters.choose": "f7"})
+    assert checked_keys({"conversations.rename": "f12", "adapters.choose": "f12"})
 
 
 def test_a_letter_may_be_a_key_where_nothing_is_typed() -> None:

@@ -37,6 +37,9 @@ class Reasoning(Vertical):
         yield self._head
         yield self._body
 
+    def on_mount(self) -> None:
+        self._draw()  # with the key, which is known now
+
     def tell(self, thought: str | None, is_open: bool, is_live: bool) -> None:
         """`is_open` while the model thinks; `is_live` when its answer is being written before the reader's eyes."""
         if is_live and is_open and self._began is None:
