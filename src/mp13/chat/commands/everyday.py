@@ -1,14 +1,19 @@
-"""The commands of every day: copy what was said, and bring the engine up again."""
+"""The commands of every day: copy what was said, ask by a template, bring the engine up again."""
 
 from typing import TYPE_CHECKING
 
 from mp13.chat.commands.command import Command
+from mp13.chat.commands.setups import values_of, words_of
+from mp13.chat.conversation.ask import Ask
 from mp13.chat.conversation.reasoning import answer_in
 from mp13.chat.conversation.turn import CommandResult
+from mp13.chat.settings.templates import find_template, template_names, templates_folder
 from mp13.errors import ConfigError
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
+
+LAST_ANSWER = "last_answer"
 
 
 async def _copy(session: "ChatSession", argument: str) -> CommandResult:
@@ -48,12 +53,36 @@ def _size(text: str) -> str:
     return f"{lines:,} line{'s' if lines > 1 else ''}, {len(text):,} characters"
 
 
+async def _template(session: "ChatSession", argument: str) -> CommandResult:
+    name, *words = words_of("/template", argument) or [""]
+    if not name:
+        known = [find_template(name) for name in template_names()]
+        lines = [f"{one.name}  {' '.join(f'{name}=…' for name in one.variables)}".rstrip() for one in known]
+        nothing = f"no template yet; write one as {templates_folder() / 'NAME.md'}, with {{{{variables}}}} in it"
+        return CommandResult("\n".join(lines) or nothing)
+    template = find_template(name)
+    values = known_values(session, template.variables) | values_of("/template", words)
+    return CommandResult("", ask=Ask(template.filled(values)))
+
+
+def known_values(session: "ChatSession", variables: list[str]) -> dict[str, str]:
+    """Those of `variables` that the conversation has the values of."""
+    answers = [turn for turn in session.turns if turn.role == "assistant"]
+    known = {LAST_ANSWER: answer_in(answers[-1].text)} if answers else {}
+    return {name: value for name, value in known.items() if name in variables}
+
+
 async def _restart(session: "ChatSession", argument: str) -> CommandResult:
     await session.let_engine_go()
     return CommandResult("the engine starts anew", engine_changed=True)
 
 
+def _template_choices(session: "ChatSession") -> list[str]:
+    return template_names()
+
+
 EVERYDAY_COMMANDS = (
     Command("/copy", "[N|code [N]]", "Copy the last answer, turn N, or a block of code.", _copy, lambda _: ["code"]),
+    Command("/template", "[NAME [VARIABLE=VALUE…]]", "Ask by a template; alone, list.", _template, _template_choices),
     Command("/restart", "", "Bring the engine up anew, for instance after it ended.", _restart),
 )

@@ -12,6 +12,7 @@ from mp13.chat.commands.chat import CHAT_COMMANDS
 from mp13.chat.commands.command import Command
 from mp13.chat.commands.everyday import EVERYDAY_COMMANDS
 from mp13.chat.commands.mixes import MIX_COMMANDS
+from mp13.chat.commands.setups import SETUP_COMMANDS
 from mp13.chat.commands.tree import TREE_COMMANDS
 from mp13.chat.conversation.turn import CommandResult
 from mp13.errors import ConfigError
@@ -76,6 +77,7 @@ COMMANDS = {
         *MIX_COMMANDS,
         *TREE_COMMANDS,
         *CHAT_COMMANDS,
+        *SETUP_COMMANDS,
         *EVERYDAY_COMMANDS,
         Command("/help", "", "Show this.", _help),
     )

@@ -27,6 +27,7 @@ class SessionView:
     def __init__(self, settings: Settings, store: ConversationStore | None, connect: Connect = launch) -> None:
         """Raises MixError when `settings.adapter` is no mix. With `store` None nothing is kept."""
         self.settings = settings
+        self.given = settings  # those that the chat began with
         self.mix = str(parse_mix(settings.adapter))
         self.system = settings.system
         self._store = store

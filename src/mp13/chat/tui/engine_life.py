@@ -20,6 +20,7 @@ def problem(error: Mp13Error | None) -> str:
 class EngineLife:
     def __init__(self) -> None:
         self._was_lost = False  # since the last that was ready
+        self._model: str | None = None  # of that one
 
     def look(self, state: EngineState) -> dict[str, str | None]:
         """What of the status line is to change."""
@@ -30,6 +31,11 @@ class EngineLife:
         if state.phase == "ready":
             self._was_lost = False
         return {"busy": _busy(state) if state.phase == "ready" else ""}
+
+    def is_another(self, model: str) -> bool:
+        """Whether the engine that is ready has a `model` other than the one before it."""
+        before, self._model = self._model, model
+        return before is not None and before != model
 
     def stage(self, stage: str) -> str:
         """The `stage` of a load, which may follow on an end."""

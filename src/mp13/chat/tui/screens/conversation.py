@@ -14,6 +14,7 @@ from textual import on
 from textual.worker import Worker, WorkerError
 
 from mp13.chat.tui.conductor import Conductor
+from mp13.chat.tui.dialogs import Dialogs
 from mp13.chat.tui.dialogue import Dialogue
 from mp13.chat.tui.engine_life import problem
 from mp13.chat.tui.events import (
@@ -35,6 +36,7 @@ from mp13.chat.tui.widgets.completion import Suggestion
 from mp13.chat.tui.widgets.prompt import Prompt
 from mp13.chat.tui.widgets.transcript import Drawing
 from mp13.chat.tui.widgets.turns import Notice, row_of
+from mp13.mix import BASE
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
@@ -50,6 +52,8 @@ class ConversationScreen(Frame):
         bind("answer.stop", "stop", "Stop"),
         bind("adapters.pick", "pick_adapter", priority=True),
         bind("conversations.new", "new", priority=True),
+        bind("chat.sampling", "enter('/sampling')", priority=True),
+        bind("chat.model", "enter('/model')", priority=True),
         bind("chat.help", "help", "Help", priority=True),
     ]
 
@@ -62,6 +66,7 @@ class ConversationScreen(Frame):
         self._answered: Entry | None = None  # what is being answered
         self._quiet: set[Entry] = set()  # commands that have no row
         self._offers_stop = False
+        self._dialogs = Dialogs(self, self._submit)
 
     def on_mount(self) -> None:
         self.call_after_refresh(self._begin)
@@ -95,6 +100,8 @@ class ConversationScreen(Frame):
                 self._tell(loading=self._life.stage(stage), fraction=fraction, problem="")
             case EngineReady(info):
                 self._tell(loading=None, problem="", model=Path(info.model).name, context_limit=info.max_model_len)
+                if self._life.is_another(info.model) and self._mix != BASE:
+                    self._run_quietly(f"/adapter {self._mix}")  # says so where an adapter does not fit it
             case EngineFailed() as failure:
                 self._tell(loading=None, problem="" if failure.falls_back else problem(failure.error))
                 await self._transcript.add(Notice(failure.message, "error"))
@@ -173,7 +180,7 @@ class ConversationScreen(Frame):
             self.action_help()
         elif line == "/adapter":
             self.action_pick_adapter()
-        else:
+        elif self._session is None or not self._dialogs.open(self._session, line):
             await self._submit(line)
 
     async def _submit(self, text: str | None) -> None:
@@ -191,21 +198,26 @@ class ConversationScreen(Frame):
 
     def _offer_stop(self) -> None:
         """Let the footer show Esc while there is something to stop; it is drawn anew, so not with every token."""
-        if self._offers_stop != self._conductor.is_busy:
-            self._offers_stop = self._conductor.is_busy
+        if self._offers_stop != self._can_stop:
+            self._offers_stop = self._can_stop
             self.refresh_bindings()
+
+    @property
+    def _can_stop(self) -> bool:
+        return self._conductor.is_busy or self._conductor.is_switching
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "stop":
-            return self._completion.is_open or self._conductor.is_busy
+            return self._completion.is_open or self._can_stop
         return super().check_action(action, parameters)
 
     def action_stop(self) -> None:
-        """Close the completion, else stop the answer, else take back the prompt that waits."""
+        """Close the completion, else stop the answer, else take back the prompt that waits, else the model's switch."""
         if self._completion.is_open:
             self._completion.close()
-        elif not self._conductor.cancel():
-            self._conductor.withdraw()
+        elif not self._conductor.cancel() and self._conductor.withdraw() is None and self._conductor.is_switching:
+            self._conductor.switch_back()
+            self.notify("The model stays the one before, which loads again.")
 
     def action_pick_adapter(self) -> None:
         if (session := self._session) is None:
@@ -243,6 +255,9 @@ class ConversationScreen(Frame):
             self.write(value)
         else:
             await self._enter(value)
+
+    async def action_enter(self, line: str) -> None:
+        await self._enter(line)
 
     async def action_new(self) -> None:
         await self._submit("/new")
