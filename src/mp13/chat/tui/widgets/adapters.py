@@ -61,7 +61,11 @@ class AdapterList(Rows):
     def on_key(self, event: events.Key) -> None:
         """A number that is typed is a weight."""
         if (event.character and event.character in "0123456789.") or event.key == "backspace":
-            self.post_message(self.Pressed("type", self.marked or BASE, digit="" if event.key == "backspace" else event.character or ""))
+            self.post_message(
+                self.Pressed(
+                    "type", self.marked or BASE, digit="" if event.key == "backspace" else event.character or ""
+                )
+            )
             event.stop()
 
 
