@@ -72,13 +72,13 @@ class TestSetting:
     def test_a_table_in_a_file_with_or_without_quotes(self, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MP13_CONFIG_DIR", str(tmp_path))
         monkeypatch.chdir(tmp_path)
-        (tmp_path / "config.toml").write_text('[keys]\n"adapters.pick" = "f5"\nchat.help = "f6"\n')
-        assert load_settings().keys == {"adapters.pick": "f5", "chat.help": "f6"}
+        (tmp_path / "config.toml").write_text('[keys]\n"adapters.pick" = "f5"\nchat.help = "f9"\n')
+        assert load_settings().keys == {"adapters.pick": "f5", "chat.help": "f9"}
 
     def test_json_in_a_variable_or_flag(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MP13_KEYS", '{"adapters.pick": "f5"}')
         assert load_settings().keys == {"adapters.pick": "f5"}
-        assert load_settings({"keys": '{"chat.help": "f6"}'}).keys == {"chat.help": "f6"}
+        assert load_settings({"keys": '{"chat.help": "f9"}'}).keys == {"chat.help": "f9"}
         assert load_settings({"keys": "none"}).keys == {}
 
     @pytest.mark.parametrize("value", ["f5", '["f5"]', '{"adapters.pick": 5}', '{"adapters.pick": ["f5"]}'])

@@ -16,6 +16,7 @@ SCOPES = {
     "chat": "Everywhere in the chat",
     "conversations": "In the conversations panel",
     "adapters": "In the adapters panel",
+    "diff": "In the heat map of a diff",
     "dialogs": "In dialogs",
     "app": "Always",
 }
@@ -29,12 +30,24 @@ _LABELS = {"pageup": "PageUp", "pagedown": "PageDown", "escape": "Esc", "delete"
 
 @dataclass(frozen=True)
 class KeyAction:
-    """What keys do. `keys` are the default ones, with commas between; `help` completes "press it to …"."""
+    """What keys do. `keys` are the default ones, with commas between; `help` completes "press it to …". One that is not
+    `told` is meant by the help of the action before it."""
 
     id: str
     keys: str
     help: str
     scope: str
+    told: bool = True
+
+
+def _series(id: str, modifier: str, first: str, what: str, scope: str, count: int) -> tuple[KeyAction, ...]:
+    """Actions of the digits from 1: `id`_1 and so on."""
+    told = f"{first}; {modifier}2 to {modifier}{count} {what}"
+    helps = {1: told.replace("alt+", "Alt+")}
+    return tuple(
+        KeyAction(f"{id}_{n}", f"{modifier}{n}", helps.get(n, f"{what} {n}"), scope, told=n == 1)
+        for n in range(1, count + 1)
+    )
 
 
 _TABLE = (
@@ -59,6 +72,8 @@ _TABLE = (
     KeyAction("regions.previous", "shift+tab", "go to the region before", "chat"),
     KeyAction("conversations.panel", "f3,ctrl+b", "go to the conversations, or fold them away", "chat"),
     KeyAction("adapters.panel", "f4", "go to the adapters, or fold them away", "chat"),
+    KeyAction("adapters.base", "alt+0", "let the base answer from now on", "chat"),
+    *_series("adapters.nth", "alt+", "let the first adapter of the list answer", "those after it", "chat", 9),
     KeyAction("adapters.pick", "ctrl+o", "choose or mix adapters by name", "chat"),
     KeyAction("conversations.new", "ctrl+n", "start a new conversation", "chat"),
     KeyAction("conversations.undo", "ctrl+z", "bring back the conversation just deleted", "chat"),
@@ -75,7 +90,19 @@ _TABLE = (
     KeyAction("conversations.leave", "escape", "back to the prompt", "conversations"),
     KeyAction("adapters.choose", "enter", "let it answer from now on", "adapters"),
     KeyAction("adapters.toggle", "space", "put it into the mix, or take it out", "adapters"),
+    KeyAction(
+        "adapters.heavier", "right,plus", "raise its weight by 0.1; a number that is typed is its weight", "adapters"
+    ),
+    KeyAction("adapters.lighter", "left,minus", "lower its weight by 0.1", "adapters"),
+    KeyAction("adapters.bit_heavier", "shift+right", "raise its weight by 0.05", "adapters"),
+    KeyAction("adapters.bit_lighter", "shift+left", "lower its weight by 0.05", "adapters"),
+    KeyAction("adapters.pin", "p", "pin the mix to this branch, or free it", "adapters"),
     KeyAction("adapters.leave", "escape", "back to the prompt", "adapters"),
+    KeyAction("diff.right", "right", "go to the next token", "diff"),
+    KeyAction("diff.left", "left", "go to the token before", "diff"),
+    KeyAction("diff.next_turned", "down", "go to the next token that the other would not have said", "diff"),
+    KeyAction("diff.previous_turned", "up", "go to the one before", "diff"),
+    KeyAction("diff.leave", "escape", "back to the answer and the prompt", "diff"),
     KeyAction("dialog.keep", "enter", "take what is marked or written", "dialogs"),
     KeyAction("dialog.close", "escape", "leave everything as it was", "dialogs"),
     KeyAction("dialog.up", "up", "mark the one above", "dialogs"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from mp13.chat.tui.events import Entry
+from mp13.chat.tui.widgets.heat_map import HeatMap
 from mp13.chat.tui.widgets.transcript import Drawing, Transcript
 from mp13.chat.tui.widgets.turns import Answer, Notice, Question, Row
 
@@ -105,6 +106,24 @@ class Dialogue:
         if message:
             await self._transcript.add(Notice(message), after=row)
         await self._transcript.drop(row)
+
+    async def take_apart(self, entry: Entry, heat_map: HeatMap) -> None:
+        """Draw the last answer as `heat_map`, until that is left."""
+        row = self._sent.pop(entry)
+        if (answer := self._last_answer()) is not None:
+            answer.display = False
+        for seen in [one for one in self._transcript.rows if isinstance(one, HeatMap)]:
+            await self._transcript.drop(seen)
+        await self._transcript.add(heat_map, after=row)
+        await self._transcript.drop(row)
+
+    async def leave(self, heat_map: HeatMap) -> None:
+        await self._transcript.drop(heat_map)
+        for answer in self._transcript.rows:
+            answer.display = True
+
+    def _last_answer(self) -> Answer | None:
+        return next((row for row in reversed(self._transcript.rows) if isinstance(row, Answer)), None)
 
     async def withdraw(self, entry: Entry) -> None:
         await self._transcript.drop(self._sent.pop(entry))

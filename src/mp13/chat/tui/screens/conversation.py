@@ -31,14 +31,16 @@ from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.screens.frame import Frame
 from mp13.chat.tui.screens.help import HelpScreen
 from mp13.chat.tui.screens.picker import AdapterPicker
-from mp13.chat.tui.tables import choices, diff_content, engine_rows, suggestions
+from mp13.chat.tui.tables import choices, engine_rows, suggestions
 from mp13.chat.tui.widgets.completion import Suggestion
+from mp13.chat.tui.widgets.heat_map import HeatMap
 from mp13.chat.tui.widgets.prompt import Prompt
 from mp13.chat.tui.widgets.transcript import Drawing
 from mp13.chat.tui.widgets.turns import Notice, row_of
 from mp13.mix import BASE
 
 if TYPE_CHECKING:
+    from mp13.chat.conversation.diff import Diff
     from mp13.chat.conversation.session import ChatSession
     from mp13.chat.conversation.turn import CommandResult, Turn
 
@@ -153,12 +155,25 @@ class ConversationScreen(Frame):
             self._tell(tokens_per_s=None, cached_tokens=None, context_tokens=None)
             if turns := self._session.turns:
                 self._tell_cost(turns[-1])
-        message = result.message if result.diff is None else diff_content(result.diff)
-        if entry not in self._quiet:
-            await self._dialogue.settle(entry, message)
+        if result.diff is not None:
+            await self._take_apart(entry, result.diff)
+        elif entry not in self._quiet:
+            await self._dialogue.settle(entry, result.message)
         elif remarks := [str(remark) for remark in self._session.remarks if result.mix_changed]:
             await self._transcript.add(Notice("\n".join(remarks)))
         self._look()
+
+    async def _take_apart(self, entry: Entry, diff: Diff) -> None:
+        heat_map = HeatMap(diff)
+        await self._dialogue.take_apart(entry, heat_map)
+        self._transcript.anchor()
+        if not self._prompt.text:
+            heat_map.focus(scroll_visible=False)
+
+    @on(HeatMap.Left)
+    async def _heat_map_left(self, event: HeatMap.Left) -> None:
+        await self._dialogue.leave(event.heat_map)
+        self._prompt.focus()
 
     def _path(self) -> list[Drawing]:
         return [row_of(turn) for turn in self._session.turns] if self._session is not None else []

@@ -45,6 +45,8 @@ class Frame(Screen[None]):
     BINDINGS = [
         bind("conversations.panel", "toggle_conversations", "Conversations", priority=True),
         bind("adapters.panel", "toggle_adapters", "Adapters", priority=True),
+        bind("adapters.base", "switch(0)", priority=True),
+        *(bind(f"adapters.nth_{n}", f"switch({n})", priority=True) for n in range(1, 10)),
         bind("conversations.undo", "undo_delete", priority=True),
         bind("regions.next", "app.focus_next"),
         bind("regions.previous", "app.focus_previous"),
@@ -121,7 +123,7 @@ class Frame(Screen[None]):
         if self._session is not None:
             self._tell(**self._life.look(self._session.state))
             outlook = self._watch.look(self._session)
-            self._tell(warmth=outlook.warmth)
+            self._tell(warmth=outlook.warmth, pinned=self._session.pin is not None)
             self._regions.adapters.tell(outlook, self._is_settled)
 
     def _look(self) -> None:
@@ -146,6 +148,18 @@ class Frame(Screen[None]):
 
     def action_toggle_thoughts(self) -> None:
         toggle_all(self._transcript)
+
+    def action_switch(self, place: int) -> None:
+        """Let the adapter at `place` of the list, from 1, answer from now on; 0 is the base."""
+        if self._session is None:
+            return
+        names = [BASE, *(adapter.name for adapter in self._session.available_adapters())]
+        if place < len(names) and self._regions.adapters.is_attached:
+            self._regions.adapters.choose(names[place])
+        elif place < len(names):
+            self._run_quietly(f"/adapter {names[place]}")
+        else:
+            self.notify(f"There is no adapter {place}; the list has {len(names) - 1}.")
 
     def action_choose_theme(self) -> None:
         self.app.push_screen(ThemePicker())

@@ -24,6 +24,7 @@ class Status:
     mix: str = "base"
     remarks: tuple[str, ...] = ()  # what is odd about its adapters
     warmth: str = ""  # whether the history is computed under the mix, if that is known
+    pinned: bool = False  # the mix holds for this branch, whatever is chosen
     loading: str | None = None
     fraction: float | None = None  # of loading, 0 to 1; None where no length is known
     problem: str = ""
@@ -68,7 +69,8 @@ def _left(status: Status) -> list[_Part]:
     remarks = [_part(remark, 7, "$text-warning") for remark in status.remarks]
     warmth = [_part(status.warmth, 4)] if status.warmth else []
     model = [_part(status.model, 2)] if status.model else []
-    return [mix, *warmth, *remarks, *model]
+    pinned = [_part("pinned", 6, "$accent")] if status.pinned else []
+    return [mix, *pinned, *warmth, *remarks, *model]
 
 
 def _right(status: Status) -> list[_Part]:

@@ -11,7 +11,7 @@ from itertools import takewhile
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 
-from mp13.chat.tui.widgets.turns import Answer, Notice, Question, Row
+from mp13.chat.tui.widgets.turns import Row
 from mp13.chat.tui.widgets.welcome import Welcome
 
 PAGE = 16  # rows that come at once
@@ -39,7 +39,7 @@ class Transcript(VerticalScroll, can_focus=False):
     @property
     def rows(self) -> list[Row]:
         """What is on the screen, oldest first."""
-        return [child for child in self._page.children if isinstance(child, Question | Answer | Notice)]
+        return [child for child in self._page.children if isinstance(child, Row)]
 
     @property
     def _limit(self) -> int:

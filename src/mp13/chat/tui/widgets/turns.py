@@ -17,6 +17,7 @@ from textual.widgets import Static
 
 from mp13.chat.text import printable
 from mp13.chat.tui.palette import mix_spans, mix_voices
+from mp13.chat.tui.widgets.heat_map import HeatMap
 
 if TYPE_CHECKING:
     from textual.timer import Timer
@@ -172,7 +173,7 @@ class Notice(Static):
         return Notice(self._text, self._kind)
 
 
-Row = Question | Answer | Notice
+Row = Question | Answer | Notice | HeatMap
 
 
 def row_of(turn: Turn) -> Callable[[], Row]:
