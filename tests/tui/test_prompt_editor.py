@@ -97,6 +97,11 @@ class TestPaste:
             await chat.rests()
             assert chat.session.asked == [("base", f"see {LONG}")]
 
+    async def test_a_line_break_at_the_end_begins_no_line(self) -> None:
+        async with chatting(FakeSession()) as chat:
+            await paste(chat, LONG + "\n")
+            assert chat.prompt.text == TOKEN
+
     async def test_one_long_line_is_a_token_too(self) -> None:
         async with chatting(FakeSession()) as chat:
             await paste(chat, "x" * 3000)
@@ -154,6 +159,7 @@ class TestFiles:
             assert chat.prompt.text == "sum up @docs/"
             await chat.press("tab")
             assert chat.prompt.text == "sum up @docs/plan.md"
+            await chat.until(lambda: not chat.conversation._completion.is_open)
 
     async def test_a_name_is_completed_in_the_middle_of_a_text(self) -> None:
         async with chatting(FakeSession()) as chat:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
+from textual import events
 
 from mp13.chat.commands import setups
 from mp13.chat.conversation.turn import EngineReady, LoadProgress
@@ -182,6 +183,14 @@ class TestModels:
             session.set_mix = refuse  # type: ignore[method-assign]
             await chat.say("/model other")
             await chat.sees("does not fit: its matrices are 576 wide")
+
+    async def test_enter_typed_at_once_behind_a_name_takes_that_name(self, other: str) -> None:
+        async with chatting(self.worked(FakeSession())) as chat:
+            await chat.press("f8")
+            await chat.sees("Qwen/Qwen3-0.6B")
+            for key in (*"oth", "enter"):
+                chat.app.post_message(events.Key(key, key if len(key) == 1 else None))
+            await chat.until(lambda: chat.session.settings.model == "other")
 
     async def test_what_is_nowhere_is_said_and_the_picker_stays(self, other: str) -> None:
         async with chatting(FakeSession()) as chat:

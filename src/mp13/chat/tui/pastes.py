@@ -12,7 +12,7 @@ class Pastes:
 
     def fold(self, text: str) -> str:
         """What to put into the prompt for the pasted `text`: itself where it is short, else a token."""
-        lines = text.count("\n") + 1
+        lines = text.removesuffix("\n").count("\n") + 1
         if lines <= LONG_LINES and len(text) <= LONG_CHARACTERS:
             return text
         size = f"{lines:,} lines" if lines > LONG_LINES else f"{len(text):,} characters"

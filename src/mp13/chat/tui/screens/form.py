@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
@@ -10,6 +11,7 @@ from textual.widgets import Input, Label, Static
 
 from mp13.chat.text import one_line
 from mp13.chat.tui.keymap import bind, hints
+from mp13.chat.tui.widgets.fields import ChoiceField
 
 
 class FormField(Horizontal):
@@ -17,8 +19,9 @@ class FormField(Horizontal):
         super().__init__(classes="field")
         self.key = key
         self._note_text = note
-        self.input = Input(value, compact=True, select_on_focus=False)
-        self.input.cursor_blink = False
+        self.input = ChoiceField()
+        self.input.value = value
+        self.input.select_on_focus = False
         self._note = Static(Content(one_line(note)), markup=False, classes="note")
 
     def compose(self) -> ComposeResult:
@@ -36,7 +39,6 @@ class Form(ModalScreen[str | None]):
     """Gives a command, or None."""
 
     BINDINGS = [
-        bind("dialog.keep", "keep", "Keep", priority=True),
         bind("dialog.close", "dismiss(None)", "Close"),
         bind("dialog.up", "app.focus_previous", priority=True),
         bind("dialog.down", "app.focus_next", priority=True),
@@ -65,5 +67,9 @@ class Form(ModalScreen[str | None]):
         about.update(Content(one_line(text)))
         about.set_class(is_wrong, "-wrong")
 
-    def action_keep(self) -> None:
+    @on(Input.Submitted)
+    def _submitted(self) -> None:
+        self.keep()
+
+    def keep(self) -> None:
         raise NotImplementedError

@@ -14,6 +14,7 @@ from textual.widgets.option_list import Option
 
 from mp13.chat.text import one_line
 from mp13.chat.tui.keymap import bind, hints
+from mp13.chat.tui.widgets.fields import ChoiceField
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.prompt_history import PromptHistory
@@ -26,7 +27,6 @@ class HistorySearch(ModalScreen[str | None]):
     """Gives the chosen prompt, or None."""
 
     BINDINGS = [
-        bind("dialog.keep", "keep", "Choose", priority=True),
         bind("dialog.close", "dismiss(None)", "Close"),
         bind("dialog.up", "move(-1)", priority=True),
         bind("dialog.down", "move(1)", priority=True),
@@ -41,9 +41,7 @@ class HistorySearch(ModalScreen[str | None]):
         with Vertical(id="earlier", classes="dialog") as dialog:
             dialog.border_title = "What did you ask before?"
             dialog.border_subtitle = hints(self, keep="choose", close="close")
-            field = Input(placeholder="words of the prompt", compact=True)
-            field.cursor_blink = False
-            yield field
+            yield ChoiceField("words of the prompt")
             yield OptionList(markup=False, compact=True)
             yield Static(markup=False, classes="problem")
 
@@ -73,7 +71,8 @@ class HistorySearch(ModalScreen[str | None]):
     def _clicked(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(self._shown[event.option_index])
 
-    def action_keep(self) -> None:
+    @on(Input.Submitted)
+    def _keep(self) -> None:
         index = self.query_one(OptionList).highlighted
         if index is not None:
             self.dismiss(self._shown[index])

@@ -14,6 +14,7 @@ from mp13.chat.library.model_offers import Offer
 from mp13.chat.settings.model import resolve_model
 from mp13.chat.text import one_line
 from mp13.chat.tui.keymap import bind, hints
+from mp13.chat.tui.widgets.fields import ChoiceField
 from mp13.errors import Mp13Error
 
 _WIDEST = 44  # cells of a name, before its detail has to give way
@@ -23,7 +24,6 @@ class ModelPicker(ModalScreen[str | None]):
     """Gives the /model that switches, or None."""
 
     BINDINGS = [
-        bind("dialog.keep", "keep", "Choose", priority=True),
         bind("dialog.close", "dismiss(None)", "Close"),
         bind("dialog.up", "move(-1)", priority=True),
         bind("dialog.down", "move(1)", priority=True),
@@ -39,9 +39,7 @@ class ModelPicker(ModalScreen[str | None]):
         with Vertical(id="models", classes="dialog") as dialog:
             dialog.border_title = "Which model answers next?"
             dialog.border_subtitle = hints(self, keep="choose", close="close")
-            field = Input(placeholder="filter, or org/name, a folder, a GGUF file", compact=True)
-            field.cursor_blink = False
-            yield field
+            yield ChoiceField("filter, or org/name, a folder, a GGUF file")
             yield OptionList(markup=False, compact=True)
             yield Static(markup=False, classes="problem")
 
@@ -83,7 +81,8 @@ class ModelPicker(ModalScreen[str | None]):
     def _clicked(self, event: OptionList.OptionSelected) -> None:
         self._choose(self._shown[event.option_index].name)
 
-    def action_keep(self) -> None:
+    @on(Input.Submitted)
+    def _keep(self) -> None:
         index = self.query_one(OptionList).highlighted
         typed = self.query_one(Input).value.strip()
         if index is not None and self._shown and not self._shown[index].unfit:

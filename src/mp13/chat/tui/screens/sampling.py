@@ -65,7 +65,7 @@ class SamplingScreen(Form):
         for field in self._fields:
             field.input.value = self._defaults[field.key]
 
-    def action_keep(self) -> None:
+    def keep(self) -> None:
         if problems := self._problems():
             wrong = next(field for field in self._fields if field.key in problems)
             wrong.input.focus()

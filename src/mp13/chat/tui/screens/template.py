@@ -33,7 +33,7 @@ class TemplateForm(Form):
     def on_mount(self) -> None:
         self.tell(self._template.text)
 
-    def action_keep(self) -> None:
+    def keep(self) -> None:
         """Go to the next empty field; where there is none, ask."""
         empty = [field for field in self._fields if not field.input.value.strip()]
         if empty:

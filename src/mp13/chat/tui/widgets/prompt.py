@@ -221,7 +221,8 @@ class Prompt(ActsInOrder, TextArea):
         if (begun := begun_mention(before)) is None:
             return []
         head = before[: begun[0]]
-        return [Suggestion(f"{head}{mention}{after}", mention) for mention in mentions(begun[1], Path.cwd())]
+        found = [Suggestion(f"{head}{mention}{after}", mention) for mention in mentions(begun[1], Path.cwd())]
+        return [one for one in found if one.value != self.text]  # what is whole already needs no completing
 
     def _halves(self) -> tuple[str, str]:
         """The text before and behind the cursor."""
