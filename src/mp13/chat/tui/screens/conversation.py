@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual import on
 from textual.worker import Worker, WorkerError
 
+from mp13.chat.text import printable
 from mp13.chat.tui.conductor import Conductor
 from mp13.chat.tui.dialogue import Dialogue
 from mp13.chat.tui.events import (
@@ -26,9 +28,9 @@ from mp13.chat.tui.events import (
     SessionOpened,
 )
 from mp13.chat.tui.keymap import bind
-from mp13.chat.tui.screens.frame import Frame
 from mp13.chat.tui.screens.help import HelpScreen
 from mp13.chat.tui.screens.picker import AdapterPicker
+from mp13.chat.tui.screens.turns_frame import TurnsFrame
 from mp13.chat.tui.tables import choices, diff_content, engine_rows, suggestions
 from mp13.chat.tui.widgets.completion import Suggestion
 from mp13.chat.tui.widgets.prompt import Prompt
@@ -36,13 +38,14 @@ from mp13.chat.tui.widgets.transcript import Drawing
 from mp13.chat.tui.widgets.turns import Notice, row_of
 
 if TYPE_CHECKING:
+    from mp13.chat.conversation.ask import Ask
     from mp13.chat.conversation.session import ChatSession
     from mp13.chat.conversation.turn import CommandResult, Turn
 
 OpenSession = Callable[[], Awaitable["ChatSession"]]
 
 
-class ConversationScreen(Frame):
+class ConversationScreen(TurnsFrame):
     """`open_session` is awaited once the first frame is on the screen; if it raises, the app exits with the error."""
 
     BINDINGS = [
@@ -102,20 +105,27 @@ class ConversationScreen(Frame):
                 if entry not in self._quiet:
                     self._dialogue.begin(entry)
             case Asked() as asked if self._answered is not None:
+                self._undone = 0
                 self._watch.moved()
                 await self._dialogue.ask(self._answered, asked)
             case TextDelta(text, index) if self._answered is not None:
                 self._dialogue.feed(self._answered, text, index)
             case AnswerDone(turn, index) if self._answered is not None:
                 await self._dialogue.end(self._answered, turn, index)
+                self._tell_places()
                 self._tell_cost(turn)
                 self._watch.answered(turn.mix)
                 self._look()
             case AnswerStopped(entry, partial):
                 await self._dialogue.stop(entry, partial)
+                self._tell_places()
                 self._tell(loading=None)
+            case EntryFailed(entry, reason) if entry in self._told:
+                self._told.discard(entry)
+                self.notify(printable(reason), severity="warning", markup=False)
             case EntryFailed(entry, reason, partial):
                 await self._dialogue.fail(entry, reason, partial)
+                self._tell_places()
                 self._tell(loading=None)
                 self._look()
             case EntryWithdrawn(entry) if entry not in self._quiet:
@@ -139,19 +149,28 @@ class ConversationScreen(Frame):
             self.app.exit()
         if result.turns_changed:
             self._watch.moved()
-            await self._dialogue.redraw()
+            await self._follow()
             self._tell(tokens_per_s=None, cached_tokens=None, context_tokens=None)
             if turns := self._session.turns:
                 self._tell_cost(turns[-1])
         message = result.message if result.diff is None else diff_content(result.diff)
-        if entry not in self._quiet:
+        if entry in self._told:
+            self._told.discard(entry)
+            self.notify(printable(result.message), markup=False)
+        elif entry not in self._quiet:
             await self._dialogue.settle(entry, message)
         elif remarks := [str(remark) for remark in self._session.remarks if result.mix_changed]:
             await self._transcript.add(Notice("\n".join(remarks)))
         self._look()
 
-    def _path(self) -> list[Drawing]:
-        return [row_of(turn) for turn in self._session.turns] if self._session is not None else []
+    def _path(self, before: Turn | None = None) -> list[Drawing]:
+        if (session := self._session) is None:
+            return []
+        turns = takewhile(lambda turn: before is None or turn.id != before.id, session.turns)
+        return [row_of(turn, session.place(turn)) for turn in turns]
+
+    async def _redraw(self, at: int | None) -> None:
+        await self._dialogue.redraw(at)
 
     def _tell_cost(self, turn: Turn) -> None:
         if (cost := turn.metrics) is not None:
@@ -160,7 +179,10 @@ class ConversationScreen(Frame):
 
     @on(Prompt.Sent)
     async def _prompt_sent(self, event: Prompt.Sent) -> None:
-        await self._enter(event.text)
+        if (ask := self._edit_of(event.text)) is not None:
+            await self._submit(event.text, ask)
+        else:
+            await self._enter(event.text)
 
     async def _enter(self, line: str) -> None:
         """Do what was entered; some commands have a dialog here."""
@@ -173,14 +195,16 @@ class ConversationScreen(Frame):
         else:
             await self._submit(line)
 
-    async def _submit(self, text: str | None) -> None:
+    async def _submit(self, text: str | None, ask: Ask | None = None) -> None:
         if text is not None:
             waiting = not self._conductor.is_idle
-            await self._dialogue.send(self._conductor.submit(text), waiting)
+            await self._dialogue.send(self._conductor.submit(text, ask), waiting)
             self._offer_stop()
 
-    def _run_quietly(self, command: str) -> None:
-        self._quiet.add(self._conductor.submit(command))
+    def _run_quietly(self, command: str) -> Entry:
+        entry = self._conductor.submit(command)
+        self._quiet.add(entry)
+        return entry
 
     @property
     def _is_settled(self) -> bool:
@@ -194,13 +218,16 @@ class ConversationScreen(Frame):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "stop":
-            return self._completion.is_open or self._conductor.is_busy
+            return self._completion.is_open or self._edited is not None or self._conductor.is_busy
         return super().check_action(action, parameters)
 
     def action_stop(self) -> None:
-        """Close the completion, else stop the answer, else take back the prompt that waits."""
+        """Close the completion, else leave what is edited as it was, else stop the answer, else take back the prompt
+        that waits."""
         if self._completion.is_open:
             self._completion.close()
+        elif self._edited is not None:
+            self._leave_edit()
         elif not self._conductor.cancel():
             self._conductor.withdraw()
 

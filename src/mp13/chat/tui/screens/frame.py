@@ -15,6 +15,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.screen import Screen
 
+from mp13.chat.tui.events import Entry
 from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.outlook import Watch
 from mp13.chat.tui.palette import mix_voices
@@ -26,7 +27,7 @@ from mp13.chat.tui.widgets.panel import Panel
 from mp13.chat.tui.widgets.prompt import Prompt
 from mp13.chat.tui.widgets.regions import Regions
 from mp13.chat.tui.widgets.status import StatusLine
-from mp13.chat.tui.widgets.transcript import Transcript
+from mp13.chat.tui.widgets.turn_cursor import TurnCursor
 from mp13.mix import BASE
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ class Frame(Screen[None]):
     BINDINGS = [
         bind("conversations.panel", "toggle_conversations", "Conversations", priority=True),
         bind("adapters.panel", "toggle_adapters", "Adapters", priority=True),
-        bind("conversations.undo", "undo_delete", priority=True),
         bind("regions.next", "app.focus_next"),
         bind("regions.previous", "app.focus_previous"),
         bind("chat.theme", "choose_theme", priority=True),
@@ -52,7 +52,7 @@ class Frame(Screen[None]):
     def __init__(self) -> None:
         super().__init__(classes="-wide -tall")  # the usual, so that the first frame is not styled twice
         self._session: ChatSession | None = None
-        self._transcript = Transcript()
+        self._transcript = TurnCursor()
         self._completion = Completion(self._suggest)
         self._prompt = Prompt(self._completion)
         self._status = StatusLine()
@@ -71,7 +71,7 @@ class Frame(Screen[None]):
         """How the slash command `line` can go on."""
 
     @abstractmethod
-    def _run_quietly(self, command: str) -> None:
+    def _run_quietly(self, command: str) -> Entry:
         """Run a slash command that the reader did not type and that asks nothing: it is seen where it was chosen."""
 
     @property
@@ -140,14 +140,6 @@ class Frame(Screen[None]):
 
     def action_choose_theme(self) -> None:
         self.app.push_screen(ThemePicker())
-
-    def action_undo_delete(self) -> None:
-        self._regions.conversations.undo()
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action == "undo_delete":  # what is being written in the prompt has an undo of its own
-            return self._regions.conversations.can_undo and not (self._prompt.has_focus and self._prompt.text)
-        return super().check_action(action, parameters)
 
     @on(Panel.Wanted)
     def _wanted(self, event: Panel.Wanted) -> None:

@@ -39,6 +39,11 @@ class AnswerMarkdown(Markdown):
             self.notify("Only links to the web are opened.", severity="warning")
 
 
+def code_blocks(text: str) -> list[str]:
+    """What stands in the fenced blocks of `text`, in order."""
+    return [token.content.rstrip("\n") for token in _parser().parse(text) if token.type == "fence"]
+
+
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("gfm-like").disable(["html_block", "html_inline"])
     parser.core.ruler.push("keep_line_breaks", _keep_line_breaks)

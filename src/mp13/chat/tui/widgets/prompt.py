@@ -69,7 +69,7 @@ class Prompt(ActsInOrder, TextArea):
             return
         self._sent.append(text)
         self._recalled = None
-        self.clear()
+        self.text = ""  # what was sent is not to be undone here
         self.post_message(self.Sent(text))
 
     def offer(self, text: str) -> None:
