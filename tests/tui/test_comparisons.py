@@ -41,7 +41,10 @@ class TestComparing:
             gate.set()
             await chat.rests()
             await chat.sees("The sea is deep.", "Arr, 'tis deep!")
-            assert badges(chat) == ["● base · 38 tok/s · 120 cached", "● pirate · 38 tok/s · 120 cached"]
+            assert badges(chat) == [
+                "● base · 38 tok/s · 120 cached  ‹ 1/2 ›",
+                "● pirate · 38 tok/s · 120 cached  ‹ 2/2 ›",
+            ]
             assert "/compare" not in chat.shown(chat.transcript)
             assert chat.picture() == picture
 
@@ -65,7 +68,7 @@ class TestComparing:
             await chat.press("escape")
             await chat.rests()
             await chat.sees("one", "half")
-            assert [badge.split(" · ")[-1] for badge in badges(chat)] == ["stopped", "stopped"]
+            assert [badge.split(" · ")[-1] for badge in badges(chat)] == ["stopped  ‹ 1/2 ›", "stopped  ‹ 2/2 ›"]
             assert all(row.is_settled for row in chat.transcript.rows)
 
     async def test_an_error_leaves_what_came_and_says_why_under_it(self) -> None:

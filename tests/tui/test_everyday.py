@@ -82,8 +82,8 @@ class TestCopy:
 
     async def test_the_last_block_of_code_or_one_by_its_number(self) -> None:
         async with chatting(FakeSession(turns=[answer(CODE)])) as chat:
-            assert await self.copied(chat, "/copy code") == "print(2)\n"
-            assert await self.copied(chat, "/copy code 1") == "print(1)\n"
+            assert await self.copied(chat, "/copy code") == "print(2)"
+            assert await self.copied(chat, "/copy code 1") == "print(1)"
 
     async def test_a_click_on_a_block_copies_it(self) -> None:
         async with chatting(FakeSession(turns=[answer(CODE)])) as chat:

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 from mp13.chat.commands.command import Command
 from mp13.chat.commands.setups import values_of, words_of
 from mp13.chat.conversation.ask import Ask
+from mp13.chat.conversation.code_blocks import code_blocks
 from mp13.chat.conversation.reasoning import answer_in
 from mp13.chat.conversation.turn import CommandResult
 from mp13.chat.settings.templates import find_template, template_names, templates_folder
+from mp13.chat.text import printable
 from mp13.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,24 +30,18 @@ async def _copy(session: "ChatSession", argument: str) -> CommandResult:
             raise ConfigError("there is no answer to copy yet; ask something first")
         turn = answers[-1]
     text = answer_in(turn.text) if turn.role == "assistant" else turn.text
-    return CommandResult(f"copied: {_size(text)}", copied=text)
+    return CommandResult(f"copied: {_size(text)}", copied=printable(text))
 
 
 def _copy_code(session: "ChatSession", number: str) -> CommandResult:
-    blocks = [code for turn in session.turns if turn.role == "assistant" for code in _code_blocks(answer_in(turn.text))]
+    blocks = [code for turn in session.turns if turn.role == "assistant" for code in code_blocks(answer_in(turn.text))]
     if not blocks:
         raise ConfigError("no answer has a block of code; /copy copies the last answer")
     if number and not (number.isascii() and number.isdigit() and 1 <= int(number) <= len(blocks)):
         raise ConfigError(f"/copy code {number}: there is no such block; this branch has {len(blocks)}, from 1")
     place = int(number or len(blocks))
-    return CommandResult(f"copied block {place} of {len(blocks)}: {_size(blocks[place - 1])}", copied=blocks[place - 1])
-
-
-def _code_blocks(text: str) -> list[str]:
-    from markdown_it import MarkdownIt
-
-    tokens = MarkdownIt("commonmark").parse(text)
-    return [token.content for token in tokens if token.type in ("fence", "code_block") and token.content]
+    code = printable(blocks[place - 1])
+    return CommandResult(f"copied block {place} of {len(blocks)}: {_size(code)}", copied=code)
 
 
 def _size(text: str) -> str:

@@ -14,6 +14,7 @@ from mp13.errors import ConfigError
 SCOPES = {
     "prompt": "In the prompt",
     "chat": "Everywhere in the chat",
+    "turns": "On a turn of the conversation",
     "conversations": "In the conversations panel",
     "adapters": "In the adapters panel",
     "diff": "In the heat map of a diff",
@@ -76,11 +77,28 @@ _TABLE = (
     *_series("adapters.nth", "alt+", "let the first adapter of the list answer", "those after it", "chat", 9),
     KeyAction("adapters.pick", "ctrl+o", "choose or mix adapters by name", "chat"),
     KeyAction("conversations.new", "ctrl+n", "start a new conversation", "chat"),
-    KeyAction("conversations.undo", "ctrl+z", "bring back the conversation just deleted", "chat"),
+    KeyAction("chat.undo", "ctrl+z", "undo: a deleted conversation, else what was done to this one", "chat"),
+    KeyAction("chat.redo", "ctrl+y", "do it again", "chat"),
+    KeyAction("turns.enter", "alt+up", "go to the turns of the conversation", "chat"),
+    KeyAction("turns.onward", "alt+down", "go down among the turns, at last to the prompt", "chat"),
     KeyAction("chat.theme", "ctrl+t", "try themes on", "chat"),
     KeyAction("chat.sampling", "f6", "see and change how answers are sampled", "chat"),
     KeyAction("chat.model", "f8", "choose another model", "chat"),
     KeyAction("chat.help", "f1", "show the keys, the commands and the engine", "chat"),
+    KeyAction("turns.up", "up", "mark the turn above", "turns"),
+    KeyAction("turns.down", "down", "mark the turn below", "turns"),
+    KeyAction("turns.previous", "left", "show the turn before it that stands beside it", "turns"),
+    KeyAction("turns.next", "right", "show the next turn that stands beside it", "turns"),
+    KeyAction("turns.edit", "e", "ask it differently; what it was stays beside it", "turns"),
+    KeyAction("turns.again", "r", "get another answer", "turns"),
+    KeyAction("turns.continue", "g", "go on with an answer that was cut off", "turns"),
+    KeyAction("turns.details", "d,enter", "show all that is known of it", "turns"),
+    KeyAction("turns.copy", "c", "copy its text", "turns"),
+    KeyAction("turns.code", "y", "copy its code; again, its next block of code", "turns"),
+    KeyAction("turns.fork", "f", "go on from it in a conversation of its own", "turns"),
+    KeyAction("turns.pin", "p", "pin its mix to this branch, or take the pin away", "turns"),
+    KeyAction("turns.delete", "delete", "delete it and all that came after it", "turns"),
+    KeyAction("turns.leave", "escape", "back to the prompt", "turns"),
     KeyAction("conversations.open", "enter", "open it", "conversations"),
     KeyAction("conversations.rename", "f2", "give it another title", "conversations"),
     KeyAction("conversations.archive", "ctrl+a", "put it in the archive, or take it out", "conversations"),
@@ -172,6 +190,6 @@ def _checked_key(id: str, key: str) -> str:
     if (same := _SAME_ON_A_TERMINAL.get("+".join([*modifiers, name]))) is not None:
         raise ConfigError(f"{written}: a terminal sends it as {same}; choose another key")
     types = not set(modifiers) - {"shift"} and (len(name) == 1 or name in ("space", "minus", "plus"))
-    if types and KEY_ACTIONS[id].scope != "adapters":
+    if types and KEY_ACTIONS[id].scope not in ("adapters", "turns"):
         raise ConfigError(f"{written}: it could not be typed any more; add ctrl or alt, or choose a function key")
     return "+".join([*(modifier for modifier in _MODIFIERS if modifier in modifiers), name])

@@ -28,7 +28,13 @@ class Dialogs:
             return self._open_template(session, argument.strip())
         if argument:
             return False
-        if word == "/sampling":
+        if word == "/adapter":
+            from mp13.chat.tui.screens.picker import AdapterPicker
+            from mp13.chat.tui.tables import choices
+
+            picker = AdapterPicker(choices(session), session.mix)
+            self._screen.app.push_screen(picker, lambda mix: self._submit(f"/adapter {mix}" if mix else None))
+        elif word == "/sampling":
             from mp13.chat.tui.screens.sampling import SamplingScreen
 
             self._screen.app.push_screen(SamplingScreen(session.settings, session.given), self._submit)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual import on
 from textual.worker import Worker, WorkerError
 
+from mp13.chat.text import printable
 from mp13.chat.tui.conductor import Conductor
 from mp13.chat.tui.dialogs import Dialogs
 from mp13.chat.tui.dialogue import Dialogue
@@ -28,10 +30,9 @@ from mp13.chat.tui.events import (
     SessionOpened,
 )
 from mp13.chat.tui.keymap import bind
-from mp13.chat.tui.screens.frame import Frame
 from mp13.chat.tui.screens.help import HelpScreen
-from mp13.chat.tui.screens.picker import AdapterPicker
-from mp13.chat.tui.tables import choices, engine_rows, suggestions
+from mp13.chat.tui.screens.turns_frame import TurnsFrame
+from mp13.chat.tui.tables import engine_rows, suggestions
 from mp13.chat.tui.widgets.completion import Suggestion
 from mp13.chat.tui.widgets.heat_map import HeatMap
 from mp13.chat.tui.widgets.prompt import Prompt
@@ -40,6 +41,7 @@ from mp13.chat.tui.widgets.turns import Notice, row_of
 from mp13.mix import BASE
 
 if TYPE_CHECKING:
+    from mp13.chat.conversation.ask import Ask
     from mp13.chat.conversation.diff import Diff
     from mp13.chat.conversation.session import ChatSession
     from mp13.chat.conversation.turn import CommandResult, Turn
@@ -47,12 +49,12 @@ if TYPE_CHECKING:
 OpenSession = Callable[[], Awaitable["ChatSession"]]
 
 
-class ConversationScreen(Frame):
+class ConversationScreen(TurnsFrame):
     """`open_session` is awaited once the first frame is on the screen; if it raises, the app exits with the error."""
 
     BINDINGS = [
         bind("answer.stop", "stop", "Stop"),
-        bind("adapters.pick", "pick_adapter", priority=True),
+        bind("adapters.pick", "enter('/adapter')", priority=True),
         bind("conversations.new", "new", priority=True),
         bind("chat.sampling", "enter('/sampling')", priority=True),
         bind("chat.model", "enter('/model')", priority=True),
@@ -112,20 +114,27 @@ class ConversationScreen(Frame):
                 if entry not in self._quiet:
                     self._dialogue.begin(entry)
             case Asked() as asked if self._answered is not None:
+                self._undone = 0
                 self._watch.moved()
                 await self._dialogue.ask(self._answered, asked)
             case TextDelta(text, index) if self._answered is not None:
                 self._dialogue.feed(self._answered, text, index)
             case AnswerDone(turn, index) if self._answered is not None:
                 await self._dialogue.end(self._answered, turn, index)
+                self._tell_places()
                 self._tell_cost(turn)
                 self._watch.answered(turn.mix)
                 self._look()
             case AnswerStopped(entry, partial):
                 await self._dialogue.stop(entry, partial)
+                self._tell_places()
                 self._tell(loading=None)
+            case EntryFailed(entry, reason) if entry in self._told:
+                self._told.discard(entry)
+                self.notify(printable(reason), severity="warning", markup=False)
             case EntryFailed(entry, reason, partial):
                 await self._dialogue.fail(entry, reason, partial)
+                self._tell_places()
                 self._tell(loading=None)
                 self._look()
             case EntryWithdrawn(entry) if entry not in self._quiet:
@@ -151,12 +160,15 @@ class ConversationScreen(Frame):
             self.app.exit()
         if result.turns_changed:
             self._watch.moved()
-            await self._dialogue.redraw()
+            await self._follow()
             self._tell(tokens_per_s=None, cached_tokens=None, context_tokens=None)
             if turns := self._session.turns:
                 self._tell_cost(turns[-1])
         if result.diff is not None:
             await self._take_apart(entry, result.diff)
+        elif entry in self._told:
+            self._told.discard(entry)
+            self.notify(printable(result.message), markup=False)
         elif entry not in self._quiet:
             await self._dialogue.settle(entry, result.message)
         elif remarks := [str(remark) for remark in self._session.remarks if result.mix_changed]:
@@ -175,17 +187,21 @@ class ConversationScreen(Frame):
         await self._dialogue.leave(event.heat_map)
         self._prompt.focus()
 
-    def _path(self) -> list[Drawing]:
-        return [row_of(turn) for turn in self._session.turns] if self._session is not None else []
+    def _path(self, before: Turn | None = None) -> list[Drawing]:
+        if (session := self._session) is None:
+            return []
+        turns = takewhile(lambda turn: before is None or turn.id != before.id, session.turns)
+        return [row_of(turn, session.place(turn)) for turn in turns]
 
-    def _tell_cost(self, turn: Turn) -> None:
-        if (cost := turn.metrics) is not None:
-            used = cost.prompt_tokens + cost.generated_tokens
-            self._tell(tokens_per_s=cost.tokens_per_s, cached_tokens=cost.cached_tokens, context_tokens=used)
+    async def _redraw(self, at: int | None) -> None:
+        await self._dialogue.redraw(at)
 
     @on(Prompt.Sent)
     async def _prompt_sent(self, event: Prompt.Sent) -> None:
-        await self._enter(event.text)
+        if (ask := self._edit_of(event.text)) is not None:
+            await self._submit(event.text, ask)
+        else:
+            await self._enter(event.text)
 
     async def _enter(self, line: str) -> None:
         """Do what was entered; some commands have a dialog here."""
@@ -193,19 +209,19 @@ class ConversationScreen(Frame):
             self.app.exit()
         elif line == "/help":
             self.action_help()
-        elif line == "/adapter":
-            self.action_pick_adapter()
         elif self._session is None or not self._dialogs.open(self._session, line):
             await self._submit(line)
 
-    async def _submit(self, text: str | None) -> None:
+    async def _submit(self, text: str | None, ask: Ask | None = None) -> None:
         if text is not None:
             waiting = not self._conductor.is_idle
-            await self._dialogue.send(self._conductor.submit(text), waiting)
+            await self._dialogue.send(self._conductor.submit(text, ask), waiting)
             self._offer_stop()
 
-    def _run_quietly(self, command: str) -> None:
-        self._quiet.add(self._conductor.submit(command))
+    def _run_quietly(self, command: str) -> Entry:
+        entry = self._conductor.submit(command)
+        self._quiet.add(entry)
+        return entry
 
     @property
     def _is_settled(self) -> bool:
@@ -223,25 +239,19 @@ class ConversationScreen(Frame):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "stop":
-            return self._completion.is_open or self._can_stop
+            return self._completion.is_open or self._edited is not None or self._can_stop
         return super().check_action(action, parameters)
 
     def action_stop(self) -> None:
-        """Close the completion, else stop the answer, else take back the prompt that waits, else the model's switch."""
+        """Close the completion, else leave what is edited as it was, else stop the answer, else take back the prompt
+        that waits, else the model's switch."""
         if self._completion.is_open:
             self._completion.close()
+        elif self._edited is not None:
+            self._leave_edit()
         elif not self._conductor.cancel() and self._conductor.withdraw() is None and self._conductor.is_switching:
             self._conductor.switch_back()
             self.notify("The model stays the one before, which loads again.")
-
-    def action_pick_adapter(self) -> None:
-        if (session := self._session) is None:
-            self.notify("One moment: the chat is still starting.")
-            return
-        self.app.push_screen(
-            AdapterPicker(choices(session), session.mix),
-            lambda mix: self._submit(f"/adapter {mix}" if mix else None),
-        )
 
     def action_help(self) -> None:
         engine = self._session.engine if self._session is not None else None
@@ -272,7 +282,10 @@ class ConversationScreen(Frame):
             await self._enter(value)
 
     async def action_enter(self, line: str) -> None:
-        await self._enter(line)
+        if self._session is None:
+            self.notify("One moment: the chat is still starting.")
+        else:
+            await self._enter(line)
 
     async def action_new(self) -> None:
         await self._submit("/new")

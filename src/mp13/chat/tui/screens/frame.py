@@ -16,6 +16,7 @@ from textual.containers import Vertical
 from textual.screen import Screen
 
 from mp13.chat.tui.engine_life import EngineLife
+from mp13.chat.tui.events import Entry
 from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.outlook import Watch
 from mp13.chat.tui.palette import mix_voices
@@ -28,11 +29,12 @@ from mp13.chat.tui.widgets.prompt import Prompt
 from mp13.chat.tui.widgets.reasoning import toggle_all
 from mp13.chat.tui.widgets.regions import Regions
 from mp13.chat.tui.widgets.status import StatusLine
-from mp13.chat.tui.widgets.transcript import Transcript
+from mp13.chat.tui.widgets.turn_cursor import TurnCursor
 from mp13.mix import BASE
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
+    from mp13.chat.conversation.turn import Turn
     from mp13.chat.settings.schema import Settings
 
 LOOK_S = 2.0  # between two looks at what is on disk
@@ -47,7 +49,6 @@ class Frame(Screen[None]):
         bind("adapters.panel", "toggle_adapters", "Adapters", priority=True),
         bind("adapters.base", "switch(0)", priority=True),
         *(bind(f"adapters.nth_{n}", f"switch({n})", priority=True) for n in range(1, 10)),
-        bind("conversations.undo", "undo_delete", priority=True),
         bind("regions.next", "app.focus_next"),
         bind("regions.previous", "app.focus_previous"),
         bind("answer.thoughts", "toggle_thoughts", priority=True),
@@ -57,7 +58,7 @@ class Frame(Screen[None]):
     def __init__(self) -> None:
         super().__init__(classes="-wide -tall")  # the usual, so that the first frame is not styled twice
         self._session: ChatSession | None = None
-        self._transcript = Transcript()
+        self._transcript = TurnCursor()
         self._completion = Completion(self._suggest)
         self._prompt = Prompt(self._completion)
         self._status = StatusLine()
@@ -77,7 +78,7 @@ class Frame(Screen[None]):
         """How the slash command `line` can go on."""
 
     @abstractmethod
-    def _run_quietly(self, command: str) -> None:
+    def _run_quietly(self, command: str) -> Entry:
         """Run a slash command that the reader did not type and that asks nothing: it is seen where it was chosen."""
 
     @property
@@ -108,6 +109,11 @@ class Frame(Screen[None]):
 
     def _tell(self, **changes: Any) -> None:
         self._status.status = replace(self._status.status, **changes)
+
+    def _tell_cost(self, turn: Turn) -> None:
+        if (cost := turn.metrics) is not None:
+            used = cost.prompt_tokens + cost.generated_tokens
+            self._tell(tokens_per_s=cost.tokens_per_s, cached_tokens=cost.cached_tokens, context_tokens=used)
 
     @property
     def _mix(self) -> str:
@@ -163,14 +169,6 @@ class Frame(Screen[None]):
 
     def action_choose_theme(self) -> None:
         self.app.push_screen(ThemePicker())
-
-    def action_undo_delete(self) -> None:
-        self._regions.conversations.undo()
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action == "undo_delete":  # what is being written in the prompt has an undo of its own
-            return self._regions.conversations.can_undo and not (self._prompt.has_focus and self._prompt.text)
-        return super().check_action(action, parameters)
 
     @on(Panel.Wanted)
     def _wanted(self, event: Panel.Wanted) -> None:

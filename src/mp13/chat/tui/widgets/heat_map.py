@@ -72,6 +72,13 @@ class HeatMap(Vertical, can_focus=True):
     def again(self) -> HeatMap:
         return HeatMap(self.diff)
 
+    @property
+    def turn(self) -> None:
+        """It is none of the conversation's."""
+
+    def tell_place(self, place: tuple[int, int]) -> None:
+        pass
+
     def on_mount(self) -> None:
         self._draw()
 

@@ -107,7 +107,7 @@ class Prompt(ActsInOrder, TextArea):
             self._complain(error)
             return
         self._keep(text, whole)
-        self.clear()
+        self.text = ""  # what was sent is not to be undone here
         self.post_message(self.Sent(whole))
 
     def _keep(self, text: str, whole: str) -> None:
