@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from textual import on
 
-from mp13.chat.conversation.reasoning import answer_in
 from mp13.chat.text import one_line, printable
 from mp13.chat.tui.events import Entry
 from mp13.chat.tui.keymap import bind, key_label
@@ -101,8 +100,7 @@ class TurnsFrame(Frame):
             case "continue":
                 await self._go_on(turn)
             case "copy":
-                self.app.copy_to_clipboard(printable(answer_in(turn.text)))
-                self.notify(f"Copied: {one_line(turn.text)[:40]}", markup=False)
+                self._copy(turn)
             case "code":
                 self._copy_code(turn)
             case "fork":
@@ -146,8 +144,16 @@ class TurnsFrame(Frame):
         self._leave_edit()
         return ask
 
+    def _copy(self, turn: Turn) -> None:
+        from mp13.chat.conversation.reasoning import answer_in
+
+        text = printable(answer_in(turn.text))
+        self.app.copy_to_clipboard(text)
+        self.notify(f"Copied: {one_line(text)[:40]}", markup=False)
+
     def _copy_code(self, turn: Turn) -> None:
         from mp13.chat.conversation.code_blocks import code_blocks
+        from mp13.chat.conversation.reasoning import answer_in
 
         blocks = code_blocks(answer_in(turn.text))
         if not blocks:
