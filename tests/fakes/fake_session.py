@@ -82,8 +82,8 @@ class FakeAsking:
                     event = await anext(scripts[place], None)
                     if event is None:
                         open_places.discard(place)
-                        conversation.answer(turn(place), place)
-                        yield AnswerDone(turn(place), place)
+                        conversation.answer(whole := turn(place), place)
+                        yield AnswerDone(whole, place)
                     elif isinstance(event, TextDelta):
                         said[place] += event.text
                         yield TextDelta(event.text, place)

@@ -43,10 +43,10 @@ class TestRows:
         put(session, info("json", state="slot"), info("pirate", state="memory"))
         async with chatting(session, size=WIDE) as chat:
             await chat.until(lambda: "in a slot" in panel(chat))
-            assert row(chat, "json") == "● json ━━──── 0.25 in a slot"
-            assert row(chat, "pirate") == "● pirate ━━━━━━ -1.5 in memory"
-            assert row(chat, "wide") == "× wide unfit"
-            assert row(chat, "○ base") == "○ base the model alone"
+            assert row(chat, "json") == "1 ● json ━━──── 0.25 in a slot"
+            assert row(chat, "pirate") == "2 ● pirate ━━━━━━ -1.5 in memory"
+            assert row(chat, "wide") == "3 × wide unfit"
+            assert row(chat, "○ base") == "0 ○ base the model alone"
             assert "json:0.25+pirate:-1.5" in panel(chat)
 
     async def test_why_one_is_unfit_stands_under_the_list_when_it_is_marked(self) -> None:
@@ -94,7 +94,7 @@ class TestChoosing:
         async with chatting(FakeSession(mix="json"), size=WIDE) as chat:
             await chat.press("f4", "down", "down", "enter")
             await chat.until(lambda: chat.session.mix == "pirate")
-            await chat.until(lambda: row(chat, "● pirate").startswith("● pirate ━━━━━━ 1"))
+            await chat.until(lambda: row(chat, "● pirate").startswith("2 ● pirate ━━━━━━ 1"))
             assert "answers from here on" not in chat.shown()
             assert isinstance(chat.app.focused, AdapterList)
 
@@ -169,6 +169,87 @@ class TestChoosing:
         async with chatting(FakeSession(), size=WIDE) as chat:
             await chat.say("/pin pirate")
             await chat.until(lambda: "pinned to branch" in panel(chat))
+
+
+class TestSwitching:
+    @pytest.mark.parametrize(("key", "mix"), [("alt+1", "json"), ("alt+2", "pirate"), ("alt+0", "base")])
+    async def test_alt_and_a_digit_lets_one_answer_wherever_the_focus_is(self, key: str, mix: str) -> None:
+        async with chatting(FakeSession(mix="json:0.5+pirate")) as chat:
+            await chat.press("h", key, "i")
+            await chat.until(lambda: chat.session.mix == mix)
+            await chat.until(lambda: f"● {mix} ·" in chat.status)
+            assert chat.prompt.text == "hi"
+
+    async def test_what_is_unfit_or_not_there_is_refused(self) -> None:
+        async with chatting(FakeSession(mix="json"), size=WIDE) as chat:
+            await chat.until(lambda: "wide" in panel(chat))
+            await chat.press("alt+3")
+            await chat.sees("wide cannot be used: its rank 128")
+            await chat.press("alt+4")
+            await chat.sees("There is no adapter 4; the list has 3.")
+            assert chat.session.mix == "json"
+
+
+class TestWeights:
+    @pytest.mark.parametrize(
+        ("keys", "mix"),
+        [
+            (["right"], "json:0.6"),
+            (["plus", "plus", "left"], "json:0.6"),
+            (["minus"], "json:0.4"),
+            (["shift+right"], "json:0.55"),
+            (["shift+left", "shift+left", "left", "left", "left", "left", "left"], "json:-0.1"),
+            (["0", "full_stop", "7", "5", "enter"], "json:0.75"),
+            (["1", "2", "backspace", "enter"], "json"),
+            (["9", "9", "9", "enter"], "json:10"),
+            (["down", "right"], "json:0.5+pirate:0.1"),
+        ],
+    )
+    async def test_they_move_by_keys(self, keys: list[str], mix: str) -> None:
+        async with chatting(FakeSession(mix="json:0.5"), size=WIDE) as chat:
+            await chat.press("f4", "down", *keys)
+            await chat.until(lambda: chat.session.mix == mix)
+            assert chat.prompt.text == ""
+
+    async def test_steps_in_a_row_are_one_change(self) -> None:
+        session = FakeSession(mix="json:0.5")
+        mixes: list[str] = []
+        set_mix = session.set_mix
+
+        async def noted(text: str) -> str:
+            mixes.append(text)
+            return await set_mix(text)
+
+        session.set_mix = noted  # type: ignore[method-assign]
+        async with chatting(session, size=WIDE) as chat:
+            await chat.press("f4", "down", *["right"] * 4)
+            await chat.until(lambda: row(chat, "json").startswith("1 ● json ━━━━━─ 0.9"))
+            await chat.until(lambda: session.mix == "json:0.9")
+            assert mixes == ["json:0.9"]
+
+    async def test_a_number_that_is_typed_is_seen_and_escape_takes_it_back(self) -> None:
+        async with chatting(FakeSession(mix="json:0.5"), size=WIDE) as chat:
+            await chat.press("f4", "down", "2")
+            await chat.until(lambda: row(chat, "json").startswith("1 ● json 2"))
+            await chat.press("escape")
+            await chat.until(lambda: "0.5" in row(chat, "json"))
+            assert (chat.session.mix, isinstance(chat.app.focused, AdapterList)) == ("json:0.5", True)
+
+    async def test_the_base_has_none(self) -> None:
+        async with chatting(FakeSession(mix="json"), size=WIDE) as chat:
+            await chat.press("f4", "right")
+            await chat.sees("The base has no weight")
+            assert chat.session.mix == "json"
+
+
+class TestPin:
+    async def test_a_key_pins_the_mix_and_frees_it_and_both_are_seen(self) -> None:
+        async with chatting(FakeSession(mix="json:0.5+pirate"), size=WIDE) as chat:
+            await chat.press("f4", "p")
+            await chat.until(lambda: chat.session.pin == "json:0.5+pirate")
+            await chat.until(lambda: "pinned to branch" in panel(chat) and "· pinned" in chat.status)
+            await chat.press("p")
+            await chat.until(lambda: chat.session.pin is None and "pinned" not in panel(chat) + chat.status)
 
 
 class TestWarmth:

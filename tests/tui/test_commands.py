@@ -59,7 +59,7 @@ class TestCommands:
 
 class TestKeys:
     async def test_help_lists_keys_commands_and_the_engine(self) -> None:
-        async with chatting(FakeSession(), size=(80, 160)) as chat:
+        async with chatting(FakeSession(), size=(80, 200)) as chat:
             await chat.press("f1")
             await chat.sees("Ctrl+O", "/system", "llama, native, bfloat16 on cpu", "attention sdpa: no GPU")
             await chat.press("f1")
@@ -110,7 +110,7 @@ class TestKeys:
 class TestPalette:
     async def test_a_command_with_an_argument_is_written_for_the_reader_to_go_on(self) -> None:
         async with chatting(FakeSession()) as chat:
-            await chat.press("ctrl+p", *"system")
+            await chat.press("ctrl+p", *"/system")
             await chat.sees("/system [TEXT|-]")
             await chat.press("down", "enter")
             await chat.until(lambda: chat.prompt.text == "/system ")

@@ -1,6 +1,8 @@
 """Several mixes answer on one screen, one is kept, an answer is taken apart, and what is odd of an adapter is seen."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -39,7 +41,10 @@ class TestComparing:
             gate.set()
             await chat.rests()
             await chat.sees("The sea is deep.", "Arr, 'tis deep!")
-            assert badges(chat) == ["● base · 38 tok/s · 120 cached", "● pirate · 38 tok/s · 120 cached"]
+            assert badges(chat) == [
+                "● base · 38 tok/s · 120 cached  ‹ 1/2 ›",
+                "● pirate · 38 tok/s · 120 cached  ‹ 2/2 ›",
+            ]
             assert "/compare" not in chat.shown(chat.transcript)
             assert chat.picture() == picture
 
@@ -63,7 +68,7 @@ class TestComparing:
             await chat.press("escape")
             await chat.rests()
             await chat.sees("one", "half")
-            assert [badge.split(" · ")[-1] for badge in badges(chat)] == ["stopped", "stopped"]
+            assert [badge.split(" · ")[-1] for badge in badges(chat)] == ["stopped  ‹ 1/2 ›", "stopped  ‹ 2/2 ›"]
             assert all(row.is_settled for row in chat.transcript.rows)
 
     async def test_an_error_leaves_what_came_and_says_why_under_it(self) -> None:
@@ -79,6 +84,17 @@ class TestComparing:
             await chat.sees("'pirat' is no mix of adapters here; did you mean 'pirate'?")
 
 
+@asynccontextmanager
+async def taken_apart() -> AsyncIterator[Chat]:
+    session = FakeSession(["Arr, the sea [/] is deep."], mix="pirate")
+    session.next_diff = DIFF
+    async with chatting(session) as chat:
+        await chat.say("hi")
+        await chat.say("/diff")
+        await chat.sees("tokens turned")
+        yield chat
+
+
 class TestDiff:
     async def test_a_diff_is_a_heat_map_of_the_answer(self, picture: SnapshotAssertion) -> None:
         session = FakeSession(["Arr, the sea [/] is deep."], mix="pirate")
@@ -86,8 +102,47 @@ class TestDiff:
         async with chatting(session) as chat:
             await chat.say("hi")
             await chat.say("/diff")
-            await chat.sees("mean KL 2.478 nats", "Arr, the sea [/] is deep.", '-9.40  8.20  "The"')
+            await chat.sees("mean KL 2.48 nats", "50% of 4 tokens turned")
+            assert chat.shown().count("Arr, the sea [/] is deep.") == 1  # in place of the answer
             assert chat.picture() == picture
+
+    async def test_a_cursor_tells_what_the_other_would_have_said(self) -> None:
+        async with taken_apart() as chat:
+            for key, token, said in (
+                ("up", '"Arr"  token 1 of 4 · KL 8.20', 'would have said "The"'),
+                ("right", '", the"  token 2 of 4 · KL 0.30', "would have said the same"),
+                ("down", '" sea [/]"  token 3 of 4 · KL 1.40', 'would have said " moon"'),
+                ("down", "token 3 of 4", 'would have said " moon"'),
+                ("right", "token 4 of 4", "81.9%  log-prob  -0.20"),
+                ("right", "token 4 of 4", "would have said the same"),
+                ("up", "token 3 of 4", "13.5%  log-prob  -2.00"),
+                ("left", "token 2 of 4", "40.7%  log-prob  -0.90"),
+            ):
+                await chat.press(key)
+                await chat.sees(token, said)
+
+    async def test_a_click_moves_the_cursor(self) -> None:
+        async with taken_apart() as chat:
+            lines = chat.shown().splitlines()
+            y = next(y for y, line in enumerate(lines) if "is deep." in line)
+            await chat.pilot.click(offset=(lines[y].index("is deep"), y))
+            await chat.sees("token 4 of 4")
+
+    async def test_the_answer_comes_back_when_it_is_left(self) -> None:
+        async with taken_apart() as chat:
+            await chat.press("escape")
+            await chat.until(lambda: "tokens turned" not in chat.shown() and "pirate · 38 tok/s" in chat.shown())
+            assert chat.prompt.has_focus
+
+    async def test_what_is_typed_goes_to_the_prompt(self) -> None:
+        async with taken_apart() as chat:
+            await chat.press("h", "i")
+            assert chat.prompt.text == "hi"
+
+    async def test_another_one_takes_its_place(self) -> None:
+        async with taken_apart() as chat:
+            await chat.say("/diff json")
+            await chat.until(lambda: chat.shown().count("tokens turned") == 1)
 
     async def test_without_colours_marks_say_what_was_turned(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NO_COLOR", "1")

@@ -46,9 +46,9 @@ class TestModelText:
             await chat.sees("before after")
 
     async def test_tags_are_shown_and_line_breaks_kept(self) -> None:
-        async with chatting(FakeSession(["<think>hm</think> yes\n<b>bold</b>\n\n<div>\nblock\n</div>\n"])) as chat:
+        async with chatting(FakeSession(["<tag>hm</tag> yes\n<b>bold</b>\n\n<div>\nblock\n</div>\n"])) as chat:
             await chat.say("go")
-            await chat.sees("<think>hm</think> yes\n", "<b>bold</b>", "<div>", "block")
+            await chat.sees("<tag>hm</tag> yes\n", "<b>bold</b>", "<div>", "block")
 
     async def test_half_written_markdown_is_drawn_at_every_step(self) -> None:
         async with chatting(FakeSession(*([*text, "\n\nafter"] for text in HALF_WRITTEN))) as chat:

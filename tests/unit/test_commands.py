@@ -128,7 +128,7 @@ def test_every_line_is_a_command_or_a_prompt() -> None:
     ("line", "completed"),
     [
         ("/", list(COMMANDS)),
-        ("/s", ["/system", "/set"]),
+        ("/s", ["/system", "/set", "/sampling"]),
         ("/adapter ", ["/adapter base", "/adapter json", "/adapter pirate"]),
         ("/adapter p", ["/adapter pirate"]),
         ("/adapter json:0.5+p", ["/adapter json:0.5+pirate"]),

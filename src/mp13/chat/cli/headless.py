@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from mp13.chat.cli.clipboard import to_clipboard
 from mp13.chat.cli.outcome import complain
 from mp13.chat.cli.printer import Printer
 from mp13.chat.commands.table import is_command, prompt_of
@@ -69,6 +70,8 @@ async def _do(session: ChatSession, line: Line, printer: Printer) -> bool:
         await answered(session, Ask(prompt_of(line.text) if line.where else line.text, line.mixes), printer)
         return False
     result = await session.command(line.text)
+    if result.copied is not None:
+        to_clipboard(result.copied)
     if result.message:
         complain(result.message)
     if result.ask is not None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from mp13.chat.cli.background import Background
+from mp13.chat.cli.clipboard import to_clipboard
 from mp13.chat.cli.headless import answered
 from mp13.chat.cli.printer import Printer
 from mp13.chat.commands.table import complete, is_command, prompt_of
@@ -109,6 +110,8 @@ class PlainChat:
         result = await self._session.command(line)
         if result.turns_changed:
             self._show_path()
+        if result.copied is not None:
+            to_clipboard(result.copied)
         if result.message:
             _say(result.message)
         if result.ask is not None:

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from mp13.chat.commands.adapters import ADAPTER_COMMANDS
 from mp13.chat.commands.chat import CHAT_COMMANDS
 from mp13.chat.commands.command import Command
+from mp13.chat.commands.everyday import EVERYDAY_COMMANDS
+from mp13.chat.commands.mixes import MIX_COMMANDS
+from mp13.chat.commands.setups import SETUP_COMMANDS
 from mp13.chat.commands.tree import TREE_COMMANDS
 from mp13.chat.conversation.turn import CommandResult
 from mp13.errors import ConfigError
@@ -71,8 +74,11 @@ COMMANDS = {
     command.name: command
     for command in (
         *ADAPTER_COMMANDS,
+        *MIX_COMMANDS,
         *TREE_COMMANDS,
         *CHAT_COMMANDS,
+        *SETUP_COMMANDS,
+        *EVERYDAY_COMMANDS,
         Command("/help", "", "Show this.", _help),
     )
 }

@@ -11,6 +11,7 @@ from typing import Any, Self
 from mp13.chat.conversation.ask import Ask, answer_to_continue, begin, next_prompt
 from mp13.chat.conversation.connection import Connect, find_adapters, launch
 from mp13.chat.conversation.diff import Diff
+from mp13.chat.conversation.sampling import sampled_as
 from mp13.chat.conversation.session_view import SessionView
 from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.tree import Conversation
@@ -222,12 +223,30 @@ class ChatSession(SessionView):
         self.settings = settings
         return is_other
 
+    async def let_engine_go(self) -> None:
+        """End the engine, unless another chat uses it; `start` brings up one with the same settings. Raises Mp13Error
+        while an answer is being written."""
+        if self._is_answering:
+            raise Mp13Error("the answers are still being written; wait for them or stop them first")
+        await self._idle.stop()
+        await self._connection.close()
+
+    @property
+    def is_switching(self) -> bool:
+        """Whether the engine that the settings ask for is to take the place of one that worked."""
+        return self._connection.fallback(self.settings) is not None
+
+    def switch_back(self) -> None:
+        """Ask for the engine again that worked last."""
+        self.settings = self._connection.fallback(self.settings) or self.settings
+
     def new(self) -> None:
         """Start a new conversation. Mix, system prompt and engine stay."""
         self._conversation = Conversation(self._store)
 
     def resume(self, wanted: str) -> None:
-        """Go on with a stored conversation, under its last mix and system prompt; `wanted` as for `open`.
+        """Go on with a stored conversation, under its last mix, system prompt and sampling (but for what the command
+        line said of that); `wanted` as for `open`.
 
         Raises:
             Mp13Error: nothing is stored, or there is no such conversation.
@@ -237,6 +256,7 @@ class ChatSession(SessionView):
         self._conversation = Conversation.stored(self._store, self._store.find(wanted))
         asked = self._conversation.asked[-1]
         self.mix, self.system = asked.mix, asked.system
+        self.settings = sampled_as(self.settings, self.turns)
         self.moved()
 
     def watch(self, watcher: Callable[[], None]) -> None:

@@ -27,6 +27,7 @@ class SessionView:
     def __init__(self, settings: Settings, store: ConversationStore | None, connect: Connect = launch) -> None:
         """Raises MixError when `settings.adapter` is no mix. With `store` None nothing is kept."""
         self.settings = settings
+        self.given = settings  # those that the chat began with
         self.mix = str(parse_mix(settings.adapter))
         self.system = settings.system
         self._store = store
@@ -60,6 +61,15 @@ class SessionView:
     def pin(self) -> str | None:
         """The mix that answers in this branch whatever is chosen, if one is pinned to it."""
         return self._conversation.pin
+
+    def place(self, turn: Turn) -> tuple[int, int]:
+        """Where `turn` stands among its siblings: its number from 1, and how many they are."""
+        beside = [one.id for one in self._conversation.siblings(turn)]
+        return (beside.index(turn.id) + 1 if turn.id in beside else 1), len(beside)
+
+    def prompt_of(self, turn: Turn) -> Turn:
+        """`turn`, or the prompt that it answers."""
+        return self._conversation.prompt_of(turn)
 
     @property
     def engine(self) -> EngineInfo | None:

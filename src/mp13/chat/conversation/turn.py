@@ -102,7 +102,8 @@ class CommandResult:
 
     `message` is for the reader; `turns_changed` says that the session's turns are others now (/new, /resume) and have
     to be drawn again; `mix_changed` that another mix may answer; `engine_changed` that another engine is to be started;
-    `quit` that the chat is to end. An `ask` is for the caller to have answered, a `diff` for it to draw.
+    `quit` that the chat is to end. An `ask` is for the caller to have answered, a `diff` for it to draw, and `copied`
+    for it to put into the clipboard.
     """
 
     message: str
@@ -112,3 +113,4 @@ class CommandResult:
     engine_changed: bool = False
     ask: "Ask | None" = None
     diff: "Diff | None" = None
+    copied: str | None = None

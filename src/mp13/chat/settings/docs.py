@@ -71,7 +71,7 @@ def _key_tables() -> str:
     for scope, title in SCOPES.items():
         page += f"\n{title}:\n\n| action | keys | |\n|---|---|---|\n"
         for action in KEY_ACTIONS.values():
-            if action.scope == scope:
+            if action.scope == scope and action.told:
                 page += f"| `{action.id}` | `{action.keys}` | {action.help} |\n"
     return page
 

@@ -56,10 +56,10 @@ def replace_file(text: str) -> Written:
             before = path.read_bytes()
             if before != text.encode():
                 backup = _free_name(path)
-                _write(backup, before)
+                write_whole(backup, before)
         except OSError as error:
             raise ConfigError(f"{path} cannot be kept ({error.strerror}); move it away and try again") from None
-    _write(path, text.encode())
+    write_whole(path, text.encode())
     return Written(path, backup)
 
 
@@ -128,7 +128,7 @@ def _replace_if_sound(before: str, after: str) -> None:
     for problem in problems_in(after):
         if (problem.key, problem.message) not in known:
             raise ConfigError(f"{problem.message}; nothing was changed")
-    _write(config_file(), after.encode())
+    write_whole(config_file(), after.encode())
 
 
 def _free_name(path: Path) -> Path:
@@ -138,8 +138,12 @@ def _free_name(path: Path) -> Path:
     return name
 
 
-def _write(path: Path, content: bytes) -> None:
-    """A link stays one: what it leads to is written."""
+def write_whole(path: Path, content: bytes) -> None:
+    """Let `content` be all of the file. A link stays one: what it leads to is written.
+
+    Raises:
+        ConfigError: it cannot be written; what was there stays.
+    """
     path = path.resolve()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 NOT_SENT = "Not sent, because the engine did not start. Press Up in an empty prompt to bring it back."
 
+KEPT = "What came of the answer is kept; /continue goes on with it."
+
 
 class Conductor:
     def __init__(self, emit: Callable[[ChatEvent], object]) -> None:
@@ -38,9 +40,11 @@ class Conductor:
         self._news = asyncio.Event()
         self._loading: asyncio.Task[None] | None = None
         self._current: asyncio.Task[None] | None = None
+        self._session: ChatSession | None = None
 
     async def run(self, session: ChatSession) -> None:
         """Serve until cancelled, then let the session go."""
+        self._session = session
         self._begin_loading(session)
         try:
             while True:
@@ -74,6 +78,18 @@ class Conductor:
         """Stop what is running; what came of an answer is kept. False when nothing runs."""
         return self._current is not None and self._current.cancel()
 
+    @property
+    def is_switching(self) -> bool:
+        """Whether an engine loads that is to take the place of one that worked."""
+        is_loading = self._loading is not None and not self._loading.done()
+        return is_loading and self._session is not None and self._session.is_switching
+
+    def switch_back(self) -> None:
+        """Stop that; the one that worked comes up again."""
+        if self.is_switching and self._session is not None and self._loading is not None:
+            self._session.switch_back()
+            self._begin_loading(self._session, after=self._loading)
+
     def withdraw(self) -> Entry | None:
         """Take back the entry that was sent last, if it still waits."""
         if not self._waiting:
@@ -90,13 +106,15 @@ class Conductor:
             self._news.clear()
             await self._news.wait()
 
-    def _begin_loading(self, session: ChatSession) -> None:
-        self._loading = asyncio.create_task(self._load(session))
+    def _begin_loading(self, session: ChatSession, after: asyncio.Task[None] | None = None) -> None:
+        """`after` is what loads now, which nobody wants any more."""
+        self._loading = asyncio.create_task(self._load(session, after))
         self._loading.add_done_callback(lambda _: self._news.set())
 
-    async def _load(self, session: ChatSession) -> None:
+    async def _load(self, session: ChatSession, after: asyncio.Task[None] | None) -> None:
         from mp13.chat.conversation.turn import EngineFailed
 
+        await _end(after)
         try:
             async for event in session.start():
                 self._emit(event)
@@ -125,7 +143,9 @@ class Conductor:
             self._emit(AnswerStopped(entry, asking.partial()))
         except Exception as error:  # whatever it is, the reader gets a sentence and can type on
             remedy = asking.remedy() if isinstance(error, ContextError) else None
-            self._emit(EntryFailed(entry, _sentence(error), asking.partial(), remedy))
+            partial = asking.partial()
+            kept = f"\n{KEPT}" if len(partial) == 1 else ""
+            self._emit(EntryFailed(entry, _sentence(error) + kept, partial, remedy))
 
     async def _command(self, session: ChatSession, entry: Entry) -> Ask | None:
         """Run a command; what it wants to be answered."""
@@ -133,8 +153,7 @@ class Conductor:
         if result.ask is None:
             self._emit(CommandDone(entry, result))
             if result.engine_changed:
-                await _end(self._loading)  # of an engine that nobody wants any more
-                self._begin_loading(session)
+                self._begin_loading(session, after=self._loading)
         return result.ask
 
 

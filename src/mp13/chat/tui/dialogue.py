@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from mp13.chat.tui.events import Entry
+from mp13.chat.tui.widgets.heat_map import HeatMap
 from mp13.chat.tui.widgets.transcript import Drawing, Transcript
 from mp13.chat.tui.widgets.turns import Answer, Notice, Question, Row
 
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class Dialogue:
-    """`path` says how to draw the conversation as it is stored now."""
+    """`path` says how to draw the conversation as it is stored now, all of it or what stands before a turn."""
 
-    def __init__(self, transcript: Transcript, path: Callable[[], list[Drawing]]) -> None:
+    def __init__(self, transcript: Transcript, path: Callable[[Turn | None], list[Drawing]]) -> None:
         self._transcript = transcript
         self._path = path
         self._moved: set[Entry] = set()  # those for whose answers the path was drawn anew
@@ -43,12 +44,13 @@ class Dialogue:
         row = self._sent.pop(entry)
         if not asked.is_next:
             self._moved.add(entry)
-            await self._transcript.show(self._path()[:-1])
+            await self._transcript.show(self._path(asked.prompt))
         if not (asked.is_next and isinstance(row, Question)):
-            question = Question(asked.prompt.text)
+            question = Question(asked.prompt.text, turn=asked.prompt)
             await self._transcript.add(question, after=row)
             await self._transcript.drop(row)
             row = question
+        row.turn = asked.prompt
         waiting, self._sent = self._sent, {entry: row}
         self._answers[entry] = [Answer(mix) for mix in asked.mixes]
         under: Row = row
@@ -106,12 +108,31 @@ class Dialogue:
             await self._transcript.add(Notice(message), after=row)
         await self._transcript.drop(row)
 
+    async def take_apart(self, entry: Entry, heat_map: HeatMap) -> None:
+        """Draw the last answer as `heat_map`, until that is left."""
+        row = self._sent.pop(entry)
+        if (answer := self._last_answer()) is not None:
+            answer.display = False
+        for seen in [one for one in self._transcript.rows if isinstance(one, HeatMap)]:
+            await self._transcript.drop(seen)
+        await self._transcript.add(heat_map, after=row)
+        await self._transcript.drop(row)
+
+    async def leave(self, heat_map: HeatMap) -> None:
+        await self._transcript.drop(heat_map)
+        for answer in self._transcript.rows:
+            answer.display = True
+
+    def _last_answer(self) -> Answer | None:
+        return next((row for row in reversed(self._transcript.rows) if isinstance(row, Answer)), None)
+
     async def withdraw(self, entry: Entry) -> None:
         await self._transcript.drop(self._sent.pop(entry))
 
-    async def redraw(self) -> None:
-        """Draw the path anew: it is another one. What still waits will be asked in it, and goes under it."""
-        await self._transcript.show(self._path())
+    async def redraw(self, at: int | None = None) -> None:
+        """Draw the path anew: it is another one. What still waits will be asked in it, and goes under it. `at` is the
+        turn that is to be seen; without, the last."""
+        await self._transcript.show(self._path(None), at)
         self._sent = await self._again(self._sent)
 
     async def _again(self, sent: dict[Entry, Question | Notice]) -> dict[Entry, Question | Notice]:

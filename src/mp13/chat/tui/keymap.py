@@ -36,7 +36,7 @@ def help_sections(given: Mapping[str, str]) -> list[tuple[str, list[tuple[str, s
     """By scope: its title, and pairs of keys and what they do. `given` are the keys that were remapped."""
     keys = keys_of(given)
     return [
-        (title, [(label(keys[one.id]), one.help) for one in KEY_ACTIONS.values() if one.scope == scope])
+        (title, [(label(keys[one.id]), one.help) for one in KEY_ACTIONS.values() if one.scope == scope and one.told])
         for scope, title in SCOPES.items()
     ]
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
-
-from textual.content import Content
 
 from mp13.chat.tui.screens.picker import Choice
 from mp13.chat.tui.widgets.completion import Suggestion
 from mp13.mix import BASE
 
 if TYPE_CHECKING:
-    from mp13.chat.conversation.diff import Diff
     from mp13.chat.conversation.session import ChatSession
     from mp13.chat.library.shelf import Shelved
     from mp13.service.schema import EngineInfo
@@ -48,13 +44,6 @@ def shelf_of(session: ChatSession) -> list[Shelved]:
     from mp13.chat.library.shelf import look
 
     return look(session.settings, session.available_adapters(), session.adapters)
-
-
-def diff_content(diff: Diff) -> Content:
-    """The heat map of an answer."""
-    from mp13.chat.conversation.diff_view import diff_text
-
-    return Content.from_rich_text(diff_text(diff, plain=bool(os.environ.get("NO_COLOR"))))
 
 
 def engine_rows(engine: EngineInfo) -> list[tuple[str, str]]:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual import on
 from textual.worker import Worker, WorkerError
 
+from mp13.chat.text import printable
 from mp13.chat.tui.conductor import Conductor
+from mp13.chat.tui.dialogs import Dialogs
 from mp13.chat.tui.dialogue import Dialogue
+from mp13.chat.tui.engine_life import problem
 from mp13.chat.tui.events import (
     AnswerStopped,
     CommandDone,
@@ -26,29 +30,34 @@ from mp13.chat.tui.events import (
     SessionOpened,
 )
 from mp13.chat.tui.keymap import bind
-from mp13.chat.tui.screens.frame import Frame
 from mp13.chat.tui.screens.help import HelpScreen
-from mp13.chat.tui.screens.picker import AdapterPicker
-from mp13.chat.tui.tables import choices, diff_content, engine_rows, suggestions
+from mp13.chat.tui.screens.turns_frame import TurnsFrame
+from mp13.chat.tui.tables import engine_rows, suggestions
 from mp13.chat.tui.widgets.completion import Suggestion
+from mp13.chat.tui.widgets.heat_map import HeatMap
 from mp13.chat.tui.widgets.prompt import Prompt
 from mp13.chat.tui.widgets.transcript import Drawing
 from mp13.chat.tui.widgets.turns import Notice, row_of
+from mp13.mix import BASE
 
 if TYPE_CHECKING:
+    from mp13.chat.conversation.ask import Ask
+    from mp13.chat.conversation.diff import Diff
     from mp13.chat.conversation.session import ChatSession
     from mp13.chat.conversation.turn import CommandResult, Turn
 
 OpenSession = Callable[[], Awaitable["ChatSession"]]
 
 
-class ConversationScreen(Frame):
+class ConversationScreen(TurnsFrame):
     """`open_session` is awaited once the first frame is on the screen; if it raises, the app exits with the error."""
 
     BINDINGS = [
         bind("answer.stop", "stop", "Stop"),
-        bind("adapters.pick", "pick_adapter", priority=True),
+        bind("adapters.pick", "enter('/adapter')", priority=True),
         bind("conversations.new", "new", priority=True),
+        bind("chat.sampling", "enter('/sampling')", priority=True),
+        bind("chat.model", "enter('/model')", priority=True),
         bind("chat.help", "help", "Help", priority=True),
     ]
 
@@ -61,6 +70,7 @@ class ConversationScreen(Frame):
         self._answered: Entry | None = None  # what is being answered
         self._quiet: set[Entry] = set()  # commands that have no row
         self._offers_stop = False
+        self._dialogs = Dialogs(self, self._submit)
 
     def on_mount(self) -> None:
         self.call_after_refresh(self._begin)
@@ -91,31 +101,40 @@ class ConversationScreen(Frame):
             case SessionOpened(session):
                 await self._opened(session)
             case LoadProgress(stage, fraction):
-                self._tell(loading=stage, fraction=fraction, problem="")
+                self._tell(loading=self._life.stage(stage), fraction=fraction, problem="")
             case EngineReady(info):
                 self._tell(loading=None, problem="", model=Path(info.model).name, context_limit=info.max_model_len)
+                if self._life.is_another(info.model) and self._mix != BASE:
+                    self._run_quietly(f"/adapter {self._mix}")  # says so where an adapter does not fit it
             case EngineFailed() as failure:
-                self._tell(loading=None, problem="" if failure.falls_back else "no engine")
+                self._tell(loading=None, problem="" if failure.falls_back else problem(failure.error))
                 await self._transcript.add(Notice(failure.message, "error"))
             case EntryStarted(entry):
                 self._answered = entry
                 if entry not in self._quiet:
                     self._dialogue.begin(entry)
             case Asked() as asked if self._answered is not None:
+                self._undone = 0
                 self._watch.moved()
                 await self._dialogue.ask(self._answered, asked)
             case TextDelta(text, index) if self._answered is not None:
                 self._dialogue.feed(self._answered, text, index)
             case AnswerDone(turn, index) if self._answered is not None:
                 await self._dialogue.end(self._answered, turn, index)
+                self._tell_places()
                 self._tell_cost(turn)
                 self._watch.answered(turn.mix)
                 self._look()
             case AnswerStopped(entry, partial):
                 await self._dialogue.stop(entry, partial)
+                self._tell_places()
                 self._tell(loading=None)
+            case EntryFailed(entry, reason) if entry in self._told:
+                self._told.discard(entry)
+                self.notify(printable(reason), severity="warning", markup=False)
             case EntryFailed(entry, reason, partial):
                 await self._dialogue.fail(entry, reason, partial)
+                self._tell_places()
                 self._tell(loading=None)
                 self._look()
             case EntryWithdrawn(entry) if entry not in self._quiet:
@@ -135,32 +154,54 @@ class ConversationScreen(Frame):
     async def _command_done(self, entry: Entry, result: CommandResult) -> None:
         assert self._session is not None
         self._obey(self._session.settings)
+        if result.copied is not None:
+            self.app.copy_to_clipboard(result.copied)
         if result.quit:
             self.app.exit()
         if result.turns_changed:
             self._watch.moved()
-            await self._dialogue.redraw()
+            await self._follow()
             self._tell(tokens_per_s=None, cached_tokens=None, context_tokens=None)
             if turns := self._session.turns:
                 self._tell_cost(turns[-1])
-        message = result.message if result.diff is None else diff_content(result.diff)
-        if entry not in self._quiet:
-            await self._dialogue.settle(entry, message)
+        if result.diff is not None:
+            await self._take_apart(entry, result.diff)
+        elif entry in self._told:
+            self._told.discard(entry)
+            self.notify(printable(result.message), markup=False)
+        elif entry not in self._quiet:
+            await self._dialogue.settle(entry, result.message)
         elif remarks := [str(remark) for remark in self._session.remarks if result.mix_changed]:
             await self._transcript.add(Notice("\n".join(remarks)))
         self._look()
 
-    def _path(self) -> list[Drawing]:
-        return [row_of(turn) for turn in self._session.turns] if self._session is not None else []
+    async def _take_apart(self, entry: Entry, diff: Diff) -> None:
+        heat_map = HeatMap(diff)
+        await self._dialogue.take_apart(entry, heat_map)
+        self._transcript.anchor()
+        if not self._prompt.text:
+            heat_map.focus(scroll_visible=False)
 
-    def _tell_cost(self, turn: Turn) -> None:
-        if (cost := turn.metrics) is not None:
-            used = cost.prompt_tokens + cost.generated_tokens
-            self._tell(tokens_per_s=cost.tokens_per_s, cached_tokens=cost.cached_tokens, context_tokens=used)
+    @on(HeatMap.Left)
+    async def _heat_map_left(self, event: HeatMap.Left) -> None:
+        await self._dialogue.leave(event.heat_map)
+        self._prompt.focus()
+
+    def _path(self, before: Turn | None = None) -> list[Drawing]:
+        if (session := self._session) is None:
+            return []
+        turns = takewhile(lambda turn: before is None or turn.id != before.id, session.turns)
+        return [row_of(turn, session.place(turn)) for turn in turns]
+
+    async def _redraw(self, at: int | None) -> None:
+        await self._dialogue.redraw(at)
 
     @on(Prompt.Sent)
     async def _prompt_sent(self, event: Prompt.Sent) -> None:
-        await self._enter(event.text)
+        if (ask := self._edit_of(event.text)) is not None:
+            await self._submit(event.text, ask)
+        else:
+            await self._enter(event.text)
 
     async def _enter(self, line: str) -> None:
         """Do what was entered; some commands have a dialog here."""
@@ -168,19 +209,19 @@ class ConversationScreen(Frame):
             self.app.exit()
         elif line == "/help":
             self.action_help()
-        elif line == "/adapter":
-            self.action_pick_adapter()
-        else:
+        elif self._session is None or not self._dialogs.open(self._session, line):
             await self._submit(line)
 
-    async def _submit(self, text: str | None) -> None:
+    async def _submit(self, text: str | None, ask: Ask | None = None) -> None:
         if text is not None:
             waiting = not self._conductor.is_idle
-            await self._dialogue.send(self._conductor.submit(text), waiting)
+            await self._dialogue.send(self._conductor.submit(text, ask), waiting)
             self._offer_stop()
 
-    def _run_quietly(self, command: str) -> None:
-        self._quiet.add(self._conductor.submit(command))
+    def _run_quietly(self, command: str) -> Entry:
+        entry = self._conductor.submit(command)
+        self._quiet.add(entry)
+        return entry
 
     @property
     def _is_settled(self) -> bool:
@@ -188,30 +229,29 @@ class ConversationScreen(Frame):
 
     def _offer_stop(self) -> None:
         """Let the footer show Esc while there is something to stop; it is drawn anew, so not with every token."""
-        if self._offers_stop != self._conductor.is_busy:
-            self._offers_stop = self._conductor.is_busy
+        if self._offers_stop != self._can_stop:
+            self._offers_stop = self._can_stop
             self.refresh_bindings()
+
+    @property
+    def _can_stop(self) -> bool:
+        return self._conductor.is_busy or self._conductor.is_switching
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "stop":
-            return self._completion.is_open or self._conductor.is_busy
+            return self._completion.is_open or self._edited is not None or self._can_stop
         return super().check_action(action, parameters)
 
     def action_stop(self) -> None:
-        """Close the completion, else stop the answer, else take back the prompt that waits."""
+        """Close the completion, else leave what is edited as it was, else stop the answer, else take back the prompt
+        that waits, else the model's switch."""
         if self._completion.is_open:
             self._completion.close()
-        elif not self._conductor.cancel():
-            self._conductor.withdraw()
-
-    def action_pick_adapter(self) -> None:
-        if (session := self._session) is None:
-            self.notify("One moment: the chat is still starting.")
-            return
-        self.app.push_screen(
-            AdapterPicker(choices(session), session.mix),
-            lambda mix: self._submit(f"/adapter {mix}" if mix else None),
-        )
+        elif self._edited is not None:
+            self._leave_edit()
+        elif not self._conductor.cancel() and self._conductor.withdraw() is None and self._conductor.is_switching:
+            self._conductor.switch_back()
+            self.notify("The model stays the one before, which loads again.")
 
     def action_help(self) -> None:
         engine = self._session.engine if self._session is not None else None
@@ -240,6 +280,12 @@ class ConversationScreen(Frame):
             self.write(value)
         else:
             await self._enter(value)
+
+    async def action_enter(self, line: str) -> None:
+        if self._session is None:
+            self.notify("One moment: the chat is still starting.")
+        else:
+            await self._enter(line)
 
     async def action_new(self) -> None:
         await self._submit("/new")

@@ -15,6 +15,8 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.screen import Screen
 
+from mp13.chat.tui.engine_life import EngineLife
+from mp13.chat.tui.events import Entry
 from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.outlook import Watch
 from mp13.chat.tui.palette import mix_voices
@@ -24,13 +26,15 @@ from mp13.chat.tui.widgets.completion import Completion, Suggestion
 from mp13.chat.tui.widgets.key_line import KeyLine
 from mp13.chat.tui.widgets.panel import Panel
 from mp13.chat.tui.widgets.prompt import Prompt
+from mp13.chat.tui.widgets.reasoning import toggle_all
 from mp13.chat.tui.widgets.regions import Regions
 from mp13.chat.tui.widgets.status import StatusLine
-from mp13.chat.tui.widgets.transcript import Transcript
+from mp13.chat.tui.widgets.turn_cursor import TurnCursor
 from mp13.mix import BASE
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
+    from mp13.chat.conversation.turn import Turn
     from mp13.chat.settings.schema import Settings
 
 LOOK_S = 2.0  # between two looks at what is on disk
@@ -43,20 +47,23 @@ class Frame(Screen[None]):
     BINDINGS = [
         bind("conversations.panel", "toggle_conversations", "Conversations", priority=True),
         bind("adapters.panel", "toggle_adapters", "Adapters", priority=True),
-        bind("conversations.undo", "undo_delete", priority=True),
+        bind("adapters.base", "switch(0)", priority=True),
+        *(bind(f"adapters.nth_{n}", f"switch({n})", priority=True) for n in range(1, 10)),
         bind("regions.next", "app.focus_next"),
         bind("regions.previous", "app.focus_previous"),
+        bind("answer.thoughts", "toggle_thoughts", priority=True),
         bind("chat.theme", "choose_theme", priority=True),
     ]
 
     def __init__(self) -> None:
         super().__init__(classes="-wide -tall")  # the usual, so that the first frame is not styled twice
         self._session: ChatSession | None = None
-        self._transcript = Transcript()
+        self._transcript = TurnCursor()
         self._completion = Completion(self._suggest)
         self._prompt = Prompt(self._completion)
         self._status = StatusLine()
         self._watch = Watch()
+        self._life = EngineLife()
         self._obeyed: tuple[str, dict[str, str]] = ("", {})  # theme and keys, as the settings had them last
 
     def compose(self) -> ComposeResult:
@@ -71,7 +78,7 @@ class Frame(Screen[None]):
         """How the slash command `line` can go on."""
 
     @abstractmethod
-    def _run_quietly(self, command: str) -> None:
+    def _run_quietly(self, command: str) -> Entry:
         """Run a slash command that the reader did not type and that asks nothing: it is seen where it was chosen."""
 
     @property
@@ -84,6 +91,7 @@ class Frame(Screen[None]):
         self._session = session
         self._obey(session.settings)
         self._tell_mix()
+        self._prompt.open(session)
         await self._regions.open(session)
         self._look()
         self.set_interval(LOOK_S, self._look)
@@ -102,6 +110,11 @@ class Frame(Screen[None]):
     def _tell(self, **changes: Any) -> None:
         self._status.status = replace(self._status.status, **changes)
 
+    def _tell_cost(self, turn: Turn) -> None:
+        if (cost := turn.metrics) is not None:
+            used = cost.prompt_tokens + cost.generated_tokens
+            self._tell(tokens_per_s=cost.tokens_per_s, cached_tokens=cost.cached_tokens, context_tokens=used)
+
     @property
     def _mix(self) -> str:
         return self._session.mix if self._session is not None else BASE
@@ -114,8 +127,9 @@ class Frame(Screen[None]):
 
     def _tell_outlook(self) -> None:
         if self._session is not None:
+            self._tell(**self._life.look(self._session.state))
             outlook = self._watch.look(self._session)
-            self._tell(warmth=outlook.warmth)
+            self._tell(warmth=outlook.warmth, pinned=self._session.pin is not None)
             self._regions.adapters.tell(outlook, self._is_settled)
 
     def _look(self) -> None:
@@ -138,16 +152,23 @@ class Frame(Screen[None]):
         await self._regions.toggle(self._regions.adapters)
         self._look()
 
+    def action_toggle_thoughts(self) -> None:
+        toggle_all(self._transcript)
+
+    def action_switch(self, place: int) -> None:
+        """Let the adapter at `place` of the list, from 1, answer from now on; 0 is the base."""
+        if self._session is None:
+            return
+        names = [BASE, *(adapter.name for adapter in self._session.available_adapters())]
+        if place < len(names) and self._regions.adapters.is_attached:
+            self._regions.adapters.choose(names[place])
+        elif place < len(names):
+            self._run_quietly(f"/adapter {names[place]}")
+        else:
+            self.notify(f"There is no adapter {place}; the list has {len(names) - 1}.")
+
     def action_choose_theme(self) -> None:
         self.app.push_screen(ThemePicker())
-
-    def action_undo_delete(self) -> None:
-        self._regions.conversations.undo()
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action == "undo_delete":  # what is being written in the prompt has an undo of its own
-            return self._regions.conversations.can_undo and not (self._prompt.has_focus and self._prompt.text)
-        return super().check_action(action, parameters)
 
     @on(Panel.Wanted)
     def _wanted(self, event: Panel.Wanted) -> None:
@@ -167,7 +188,7 @@ class Frame(Screen[None]):
     def on_paste(self, event: events.Paste) -> None:
         if not self._prompt.has_focus:
             self._prompt.focus()
-            self._prompt.insert(event.text)
+            self._prompt.paste(event.text)
             event.stop()
 
     @on(Prompt.PageTurned)

@@ -17,22 +17,27 @@ if TYPE_CHECKING:
 _BAR = 6  # cells of the bar of a weight of 1 in the narrowest panel
 
 
-def base_row(mix: Mix, width: int) -> Content:
+def base_row(mix: Mix, width: int, digit: str = "0") -> Content:
     """The model alone; it is under every mix, and answers where no adapter is in it."""
     mark = "○" if mix.members else "●"
-    name = Content.assemble((f"{mark} ", "$voice-base"), (BASE, "bold $voice-base"))
+    name = Content.assemble((f"{digit} ", FAINT), (f"{mark} ", "$voice-base"), (BASE, "bold $voice-base"))
     return Content.assemble(spread(name, Content(""), width), ("\n  the model alone", MUTED))
 
 
-def adapter_row(one: Shelved, mix: Mix, width: int) -> Content:
-    """Two lines: who, and how strongly; where it is now, and how far it moves the base."""
+def adapter_row(one: Shelved, mix: Mix, width: int, digit: str = " ", typed: str = "") -> Content:
+    """Two lines: who, and how strongly; where it is now, and how far it moves the base. `digit` is the key that chooses
+    it, with Alt; `typed` the weight that the reader is writing."""
     name, weight = one.adapter.name, mix.weight(one.adapter.name)
     colour = f"${voice(name)}"
     if one.adapter.unfit:
         head = Content.assemble(("× ", "$text-error"), (one_line(name), MUTED))
     else:
         head = Content.assemble((f"{'○' if weight is None else '●'} ", colour), (one_line(name), f"bold {colour}"))
-    shown = Content("") if weight is None else weight_bar(weight, colour, max(_BAR, width // 4))
+    head = Content.assemble((f"{digit} ", FAINT), head)
+    if typed:
+        shown = Content.assemble((f"{typed}▏", f"bold {colour}"))
+    else:
+        shown = Content("") if weight is None else weight_bar(weight, colour, max(_BAR, width // 4))
     return Content.assemble(spread(head, shown, width), "\n", _place(one).truncate(width, ellipsis=True))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from textual import on
+from textual import events, on
 from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
@@ -24,7 +24,13 @@ from mp13.chat.tui.widgets.rows import MUTED, Rows
 from mp13.mix import BASE, Mix, parse_mix
 
 if TYPE_CHECKING:
+    from textual.timer import Timer
+
     from mp13.chat.library.shelf import Shelved
+
+SETTLE_S = 0.25  # without another step, after which weights count
+HEAVIEST = 10.0  # that can be reached here; /adapter takes any weight
+_LONGEST_WEIGHT = 5  # characters, as 10.25
 
 
 class AdapterList(Rows):
@@ -33,17 +39,34 @@ class AdapterList(Rows):
     BINDINGS = [
         bind("adapters.choose", "press('choose')", "Choose"),
         bind("adapters.toggle", "press('toggle')", "In or out"),
+        bind("adapters.heavier", "press('step', 0.1)", "Weight"),
+        bind("adapters.lighter", "press('step', -0.1)"),
+        bind("adapters.bit_heavier", "press('step', 0.05)"),
+        bind("adapters.bit_lighter", "press('step', -0.05)"),
+        bind("adapters.pin", "press('pin')", "Pin"),
         bind("adapters.leave", "press('leave')", "Back"),
     ]
 
     class Pressed(Message):
-        def __init__(self, what: str, name: str) -> None:
+        def __init__(self, what: str, name: str, step: float = 0.0, digit: str = "") -> None:
             super().__init__()
             self.what = what
             self.name = name
+            self.step = step
+            self.digit = digit
 
-    def action_press(self, what: str) -> None:
-        self.post_message(self.Pressed(what, self.marked or BASE))
+    def action_press(self, what: str, step: float = 0.0) -> None:
+        self.post_message(self.Pressed(what, self.marked or BASE, step))
+
+    def on_key(self, event: events.Key) -> None:
+        """A number that is typed is a weight."""
+        if (event.character and event.character in "0123456789.") or event.key == "backspace":
+            self.post_message(
+                self.Pressed(
+                    "type", self.marked or BASE, digit="" if event.key == "backspace" else event.character or ""
+                )
+            )
+            event.stop()
 
 
 class AdaptersPanel(Panel):
@@ -53,6 +76,8 @@ class AdaptersPanel(Panel):
         super().__init__("adapters")
         self._outlook = Outlook()
         self._wanted: Mix | None = None  # what was chosen here and has not been done yet
+        self._sending: Timer | None = None  # weights move faster than they are sent
+        self._typed = ""  # the weight that is being typed for the marked adapter
         self._shelf: dict[str, Shelved] = {}
 
     def contents(self) -> Iterator[Widget]:
@@ -63,7 +88,7 @@ class AdaptersPanel(Panel):
 
     def tell(self, outlook: Outlook, settled: bool) -> None:
         """What answers next. `settled`: nothing that was chosen here waits any more."""
-        if settled:
+        if settled and self._sending is None:
             self._wanted = None
         self._outlook = outlook
         self.draw()
@@ -81,7 +106,10 @@ class AdaptersPanel(Panel):
         if not self._is_filled:
             return
         mix, width = self._mix, max(self._rows.scrollable_content_region.width, 12)
-        rows = [(name, adapter_row(one, mix, width)) for name, one in self._shelf.items()]
+        rows = [
+            (name, adapter_row(one, mix, width, _digit(n), self._typed if name == self._rows.marked else ""))
+            for n, (name, one) in enumerate(self._shelf.items(), start=1)
+        ]
         self._rows.show([(BASE, base_row(mix, width)), *rows])
         dots = [("●", f"${name}") for name in mix_voices(str(mix))]
         scope = "after this answer" if self._wanted is not None else self._outlook.scope
@@ -92,7 +120,8 @@ class AdaptersPanel(Panel):
     @on(OptionList.OptionHighlighted)
     def _marked(self, event: OptionList.OptionHighlighted) -> None:
         event.stop()
-        self._draw_facts()
+        self._typed = ""
+        self.draw()
 
     def _draw_facts(self) -> None:
         one = self._shelf.get(self._rows.marked or "")
@@ -101,20 +130,31 @@ class AdaptersPanel(Panel):
     @on(AdapterList.Pressed)
     def _pressed(self, event: AdapterList.Pressed) -> None:
         event.stop()
+        typed, self._typed = self._typed, ""
         match event.what:
+            case "type":
+                self._type(event.name, typed, event.digit)
+            case "choose" if typed:
+                self.weigh(event.name, min(float(typed), HEAVIEST) if typed.strip(".") else None)
             case "choose":
-                self._choose(event.name)
+                self.choose(event.name)
             case "toggle":
                 self._toggle(event.name)
+            case "step":
+                self._step(event.name, event.step)
+            case "pin":
+                self._pin()
+            case "leave" if typed:
+                self.draw()
             case "leave":
                 self.action_leave()
 
     @on(OptionList.OptionSelected)
     def _clicked(self, event: OptionList.OptionSelected) -> None:
         event.stop()
-        self._choose(event.option_id or BASE)
+        self.choose(event.option_id or BASE)
 
-    def _choose(self, name: str) -> None:
+    def choose(self, name: str) -> None:
         """Let `name` alone answer."""
         self._want(Mix() if name == BASE else Mix(((name, 1.0),)), name)
 
@@ -124,15 +164,47 @@ class AdaptersPanel(Panel):
         else:
             self.weigh(name, None if self._mix.weight(name) is not None else 1.0)
 
+    def _type(self, name: str, typed: str, digit: str) -> None:
+        """The weight that is being written is taken with Enter."""
+        self._typed = "" if name == BASE else typed[:-1] if not digit else typed + digit
+        if self._typed.count(".") > 1 or len(self._typed) > _LONGEST_WEIGHT:
+            self._typed = typed
+        self.draw()
+
+    def _step(self, name: str, step: float) -> None:
+        if name == BASE:
+            self.notify("The base has no weight; mark an adapter first.")
+            return
+        weight = round((self._mix.weight(name) or 0.0) + step, 2)
+        self.weigh(name, min(max(weight, -HEAVIEST), HEAVIEST))
+
+    def _pin(self) -> None:
+        is_pinned = self._session is not None and self._session.pin is not None
+        self.post_message(self.Wanted("/pin -" if is_pinned else f"/pin {self._mix}"))
+
     def weigh(self, name: str, weight: float | None) -> None:
         """Put `name` into the mix at `weight`; None takes it out."""
-        self._want(self._mix.weighted(name, weight), name)
+        self._want(self._mix.weighted(name, weight), name, SETTLE_S)
 
-    def _want(self, mix: Mix, name: str) -> None:
+    def _want(self, mix: Mix, name: str, after_s: float = 0.0) -> None:
+        """Have `mix` answer, once nothing else was wanted for `after_s`."""
         one = self._shelf.get(name)
         if one is not None and one.adapter.unfit and mix.weight(name) is not None:
             self.notify(f"{name} cannot be used: {one_line(one.adapter.unfit)}", severity="error", markup=False)
         elif mix != self._mix:
             self._wanted = mix
             self.draw()
-            self.post_message(self.Wanted(f"/adapter {mix}"))
+            if self._sending is not None:
+                self._sending.stop()
+            self._sending = self.set_timer(after_s, self._send) if after_s else None
+            if not after_s:
+                self._send()
+
+    def _send(self) -> None:
+        self._sending = None
+        if self._wanted is not None:
+            self.post_message(self.Wanted(f"/adapter {self._wanted}"))
+
+
+def _digit(place: int) -> str:
+    return str(place) if place < 10 else " "

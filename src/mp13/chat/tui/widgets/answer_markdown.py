@@ -9,11 +9,12 @@ from markdown_it.rules_core import StateCore
 from textual.widget import Widget
 from textual.widgets import Markdown
 
+from mp13.chat.tui.widgets.code_block import CodeBlock
 from mp13.chat.tui.widgets.folding_table import FoldingTable
 
 
 class AnswerMarkdown(Markdown):
-    BLOCKS = {**Markdown.BLOCKS, "table_open": FoldingTable}
+    BLOCKS = {**Markdown.BLOCKS, "table_open": FoldingTable, "fence": CodeBlock, "code_block": CodeBlock}
 
     def __init__(self, text: str = "") -> None:
         super().__init__(text, parser_factory=_parser, open_links=False)

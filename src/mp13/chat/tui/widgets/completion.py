@@ -1,4 +1,4 @@
-"""The list above the prompt that finishes slash commands and adapter names. What to suggest is the screen's to say."""
+"""The list above the prompt that finishes commands and names. What to suggest is for others to say."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +39,10 @@ class Completion(OptionList, can_focus=False):
 
     def follow(self, text: str) -> None:
         """Suggest how `text` can go on. What the reader has marked stays marked while the suggestions stay the same."""
-        suggestions = self._source(text)
+        self.offer(self._source(text))
+
+    def offer(self, suggestions: list[Suggestion]) -> None:
+        """Suggest these, as `follow` does."""
         if suggestions != self._suggestions:
             self._show(suggestions)
 

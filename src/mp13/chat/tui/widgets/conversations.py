@@ -225,7 +225,7 @@ class ConversationsPanel(Panel):
         with self._explained():
             self._store.delete(one.id)
             self._deleted = one
-            key = key_label(self, "conversations.undo")
+            key = key_label(self, "chat.undo")
             self.notify(f"{quoted(one.title)} is deleted. {key} brings it back.", timeout=UNDO_S, markup=False)
             self.set_timer(UNDO_S, lambda: self._forget(one))
             if one.is_present:

@@ -1,4 +1,4 @@
-"""The two fields of the conversations panel: what is searched for, and another title for the row that is marked."""
+"""One line to type in: that of a dialog, and the two of the conversations panel, which search and give a title."""
 
 from textual.message import Message
 from textual.widgets import Input
@@ -12,6 +12,12 @@ class Field(ActsInOrder, Input):
     def __init__(self, placeholder: str = "") -> None:
         super().__init__(placeholder=placeholder, compact=True)
         self.cursor_blink = False
+
+
+class ChoiceField(Field):
+    """Typing filters or fills in; Enter takes what is there after all that was typed before it."""
+
+    BINDINGS = [bind("dialog.keep", "submit")]
 
 
 class SearchField(Field):

@@ -24,9 +24,11 @@ class Status:
     mix: str = "base"
     remarks: tuple[str, ...] = ()  # what is odd about its adapters
     warmth: str = ""  # whether the history is computed under the mix, if that is known
+    pinned: bool = False  # the mix holds for this branch, whatever is chosen
     loading: str | None = None
     fraction: float | None = None  # of loading, 0 to 1; None where no length is known
     problem: str = ""
+    busy: str = ""  # what the engine does, if anything
     tokens_per_s: float | None = None
     cached_tokens: int | None = None
     context_tokens: int | None = None
@@ -67,7 +69,8 @@ def _left(status: Status) -> list[_Part]:
     remarks = [_part(remark, 7, "$text-warning") for remark in status.remarks]
     warmth = [_part(status.warmth, 4)] if status.warmth else []
     model = [_part(status.model, 2)] if status.model else []
-    return [mix, *warmth, *remarks, *model]
+    pinned = [_part("pinned", 6, "$accent")] if status.pinned else []
+    return [mix, *pinned, *warmth, *remarks, *model]
 
 
 def _right(status: Status) -> list[_Part]:
@@ -76,7 +79,7 @@ def _right(status: Status) -> list[_Part]:
     if status.loading is not None:
         progress = [] if status.fraction is None else [_part(_bar(status.fraction), 8, "$accent")]
         return [_part(status.loading, 3), *progress]
-    parts = []
+    parts = [_part(status.busy, 6, "$accent")] if status.busy else []
     if status.tokens_per_s is not None:
         from mp13.chat.conversation.badge import speed
 

@@ -11,7 +11,7 @@ from itertools import takewhile
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 
-from mp13.chat.tui.widgets.turns import Answer, Notice, Question, Row
+from mp13.chat.tui.widgets.turns import Row
 from mp13.chat.tui.widgets.welcome import Welcome
 
 PAGE = 16  # rows that come at once
@@ -39,21 +39,28 @@ class Transcript(VerticalScroll, can_focus=False):
     @property
     def rows(self) -> list[Row]:
         """What is on the screen, oldest first."""
-        return [child for child in self._page.children if isinstance(child, Question | Answer | Notice)]
+        return [child for child in self._page.children if isinstance(child, Row)]
 
     @property
     def _limit(self) -> int:
         return max(LIMIT, self.size.height)  # a row has two lines at least, so this is more than a screenful
 
-    async def show(self, rows: list[Drawing]) -> None:
-        """Draw the end of `rows` in place of everything."""
-        self._above, self._below = rows[:-PAGE], []
+    async def show(self, rows: list[Drawing], at: int | None = None) -> None:
+        """Draw the end of `rows`, or what is around the one at `at`, in place of everything."""
+        end = len(rows) if at is None else min(at + PAGE // 2, len(rows))
+        begin = max(end - PAGE, 0)
+        self._above, self._below = rows[:begin], rows[end:]
         with self.app.batch_update():
             await self._page.remove_children()
-            await self._page.mount_all([row() for row in rows[-PAGE:]])
+            await self._page.mount_all([row() for row in rows[begin:end]])
         self.set_class(bool(rows), "-talking")
-        self.anchor()
-        self.call_after_refresh(self._fill)
+        if at is None:
+            self.anchor()
+            self.call_after_refresh(self._fill)
+        else:
+            self._is_shifting = True
+            self.release_anchor()
+            self.call_after_refresh(self._settle, self.rows[at - begin], False)
 
     async def add(self, row: Row, after: Row | None = None) -> None:
         """Draw `row` under `after` where that is on the screen, else at the end."""
@@ -79,6 +86,22 @@ class Transcript(VerticalScroll, can_focus=False):
             elif new_value >= self.max_scroll_y and self._below:
                 self._is_shifting = True
                 self.call_later(self._shift_down)
+
+    async def page_up(self) -> bool:
+        """Have older rows above; whether there were any."""
+        if self._is_shifting or not self._above:
+            return False
+        self._is_shifting = True
+        await self._shift_up()
+        return True
+
+    async def page_down(self) -> bool:
+        """Have newer rows below; whether there were any."""
+        if self._is_shifting or not self._below:
+            return False
+        self._is_shifting = True
+        await self._shift_down()
+        return True
 
     async def _shift_up(self) -> None:
         """Put a page of older rows above, and let go of what is now far below."""

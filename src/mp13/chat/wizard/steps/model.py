@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,25 +10,15 @@ from textual.app import ComposeResult
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
-from mp13.chat.library.shown import size
+from mp13.chat.library.model_offers import Offer, offers
 from mp13.chat.settings.model import STARTER_NAMES, resolve_model
 from mp13.chat.text import printable
 from mp13.chat.wizard.background import in_background
 from mp13.chat.wizard.state import State
 from mp13.chat.wizard.step import Busy, Choices, Step, choice
-from mp13.library.models import ModelOnDisk
-from mp13.library.starter import STARTER, WHEEL_BYTES
+from mp13.library.starter import STARTER
 
 _WIDEST = 40  # characters of a name, before it wraps
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A model that can be chosen, or why it cannot."""
-
-    name: str
-    detail: str
-    unfit: str = ""
 
 
 class ModelStep(Step):
@@ -88,20 +77,3 @@ class ModelStep(Step):
     def _marked(self) -> str:
         index = self.query_one(Choices).highlighted
         return self._offers[index].name if index is not None else ""
-
-
-def offers(found: list[ModelOnDisk], now: str, starter_is_here: bool) -> list[Offer]:
-    """In the order they are shown; what the settings say now is always among them."""
-    cached = [_offer(model) for model in found if model.place == "Hugging Face cache"]
-    own = [_offer(model) for model in found if model.place == "data folder" and model.name != STARTER]
-    state = "here" if starter_is_here else f"fetched when it first starts, {size(WHEEL_BYTES)}"
-    every = [*cached, *own, Offer("starter", f"SmolLM2-135M-Instruct; {state}")]
-    if now not in STARTER_NAMES and now not in [offer.name for offer in every]:
-        every.insert(0, Offer(now, "as configured"))
-    return every
-
-
-def _offer(model: ModelOnDisk) -> Offer:
-    kind = " ".join(filter(None, (model.dtype, model.quantization)))
-    about = filter(None, (size(model.size_bytes), kind, model.place))
-    return Offer(model.name, ", ".join(about), model.unfit or "")
