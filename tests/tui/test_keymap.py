@@ -108,7 +108,7 @@ class TestKeyLine:
         async with chatting(FakeSession(), size=(120, 36)) as chat:
             await chat.press("f4")
             await chat.until(
-                lambda: chat.shown().splitlines()[-1].startswith("  Enter Choose   Space In or out   Esc Back")
+                lambda: chat.shown().splitlines()[-1].startswith("  Enter Choose   Space In or out   Right Weight")
             )
 
     async def test_it_offers_to_stop_while_there_is_something_to_stop(self) -> None:

@@ -30,6 +30,7 @@ from mp13.chat.tui.screens.frame import Frame
 from mp13.chat.tui.screens.help import HelpScreen
 from mp13.chat.tui.screens.picker import AdapterPicker
 from mp13.chat.tui.tables import choices, engine_rows, suggestions
+from mp13.chat.tui.widgets.columns import Columns
 from mp13.chat.tui.widgets.completion import Suggestion
 from mp13.chat.tui.widgets.heat_map import HeatMap
 from mp13.chat.tui.widgets.prompt import Prompt
@@ -106,6 +107,8 @@ class ConversationScreen(Frame):
             case Asked() as asked if self._answered is not None:
                 self._watch.moved()
                 await self._dialogue.ask(self._answered, asked)
+                if len(asked.mixes) > 1 and not self._prompt.text:
+                    self._transcript.query(Columns).last().focus(scroll_visible=False)
             case TextDelta(text, index) if self._answered is not None:
                 self._dialogue.feed(self._answered, text, index)
             case AnswerDone(turn, index) if self._answered is not None:
@@ -163,6 +166,15 @@ class ConversationScreen(Frame):
     @on(HeatMap.Left)
     async def _heat_map_left(self, event: HeatMap.Left) -> None:
         await self._dialogue.leave(event.heat_map)
+        self._prompt.focus()
+
+    @on(Columns.Kept)
+    def _answer_kept(self, event: Columns.Kept) -> None:
+        self._run_quietly(f"/keep {event.mix}")
+        self._prompt.focus()
+
+    @on(Columns.Left)
+    def _columns_left(self) -> None:
         self._prompt.focus()
 
     def _path(self) -> list[Drawing]:
@@ -247,6 +259,7 @@ class ConversationScreen(Frame):
 
     def write(self, text: str) -> None:
         """Put `text` in the prompt, for the reader to go on."""
+        self._prompt.focus()
         self._prompt.show(text)
 
     async def choose(self, value: str) -> None:
