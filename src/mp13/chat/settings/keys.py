@@ -88,6 +88,7 @@ _TABLE = (
     KeyAction("adapters.bit_heavier", "shift+right", "raise its weight by 0.05", "adapters"),
     KeyAction("adapters.bit_lighter", "shift+left", "lower its weight by 0.05", "adapters"),
     KeyAction("adapters.pin", "p", "pin the mix to this branch, or free it", "adapters"),
+    KeyAction("adapters.follow", "f", "let the last answer follow the mix as a preview, or no more", "adapters"),
     KeyAction("adapters.leave", "escape", "back to the prompt", "adapters"),
     *_series("comparison.keep", "", "go on with the first answer", "those after it", "comparison", 9),
     KeyAction("comparison.leave", "escape", "back to the prompt", "comparison"),

@@ -26,10 +26,12 @@ from mp13.chat.tui.events import (
     SessionOpened,
 )
 from mp13.chat.tui.keymap import bind
+from mp13.chat.tui.live import Live
 from mp13.chat.tui.screens.frame import Frame
 from mp13.chat.tui.screens.help import HelpScreen
 from mp13.chat.tui.screens.picker import AdapterPicker
 from mp13.chat.tui.tables import choices, engine_rows, suggestions
+from mp13.chat.tui.widgets.adapters import AdaptersPanel
 from mp13.chat.tui.widgets.columns import Columns
 from mp13.chat.tui.widgets.completion import Suggestion
 from mp13.chat.tui.widgets.heat_map import HeatMap
@@ -61,6 +63,7 @@ class ConversationScreen(Frame):
         self._conductor = Conductor(lambda event: self.post_message(Happened(event)))
         self._worker: Worker[None] | None = None
         self._dialogue = Dialogue(self._transcript, self._path)
+        self._live = Live(self._conductor, self._transcript)
         self._answered: Entry | None = None  # what is being answered
         self._quiet: set[Entry] = set()  # commands that have no row
         self._offers_stop = False
@@ -90,6 +93,9 @@ class ConversationScreen(Frame):
     async def on_happened(self, message: Happened) -> None:
         from mp13.chat.conversation.turn import AnswerDone, Asked, EngineFailed, EngineReady, LoadProgress, TextDelta
 
+        if await self._live.took(message.event):
+            self._tell_live()
+            return
         match message.event:
             case SessionOpened(session):
                 await self._opened(session)
@@ -143,6 +149,7 @@ class ConversationScreen(Frame):
         if result.quit:
             self.app.exit()
         if result.turns_changed:
+            await self._live.drop()
             self._watch.moved()
             await self._dialogue.redraw()
             self._tell(tokens_per_s=None, cached_tokens=None, context_tokens=None)
@@ -154,7 +161,28 @@ class ConversationScreen(Frame):
             await self._dialogue.settle(entry, result.message)
         elif remarks := [str(remark) for remark in self._session.remarks if result.mix_changed]:
             await self._transcript.add(Notice("\n".join(remarks)))
+        if result.mix_changed and result.ask is None:
+            self._live.follow(self._session)
         self._look()
+
+    @on(AdaptersPanel.Followed)
+    async def _follow(self) -> None:
+        self._live.is_on = not self._live.is_on
+        if self._session is not None and self._live.is_on:
+            self._live.follow(self._session)
+        self._tell_live()
+
+    @on(AdaptersPanel.Decided)
+    async def _decided(self, event: AdaptersPanel.Decided) -> None:
+        if not event.keeps:
+            await self._live.drop()
+        elif self._session is not None and await self._live.keep(self._session):
+            await self._dialogue.redraw()
+        self._tell_live()
+
+    def _tell_live(self) -> None:
+        self._regions.adapters.tell_live(self._live.is_on, self._live.preview is not None)
+        self._offer_stop()
 
     async def _take_apart(self, entry: Entry, diff: Diff) -> None:
         heat_map = HeatMap(diff)
@@ -202,11 +230,14 @@ class ConversationScreen(Frame):
 
     async def _submit(self, text: str | None) -> None:
         if text is not None:
+            await self._live.drop()
+            self._tell_live()
             waiting = not self._conductor.is_idle
             await self._dialogue.send(self._conductor.submit(text), waiting)
             self._offer_stop()
 
     def _run_quietly(self, command: str) -> None:
+        self._live.stop()
         self._quiet.add(self._conductor.submit(command))
 
     @property
