@@ -196,15 +196,6 @@ class ConversationScreen(Frame):
         await self._dialogue.leave(event.heat_map)
         self._prompt.focus()
 
-    @on(Columns.Kept)
-    def _answer_kept(self, event: Columns.Kept) -> None:
-        self._run_quietly(f"/keep {event.mix}")
-        self._prompt.focus()
-
-    @on(Columns.Left)
-    def _columns_left(self) -> None:
-        self._prompt.focus()
-
     def _path(self) -> list[Drawing]:
         return [row_of(turn) for turn in self._session.turns] if self._session is not None else []
 

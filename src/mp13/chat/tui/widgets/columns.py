@@ -9,11 +9,11 @@ from textual import events
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.message import Message
 from textual.widgets import Static
 
 from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.palette import mix_spans
+from mp13.chat.tui.widgets.panel import Panel
 from mp13.chat.tui.widgets.rows import FAINT
 from mp13.chat.tui.widgets.turns import Answer
 
@@ -27,16 +27,6 @@ class Columns(Horizontal, can_focus=True):
         *(bind(f"comparison.keep_{n}", f"keep({n})", "Keep the first" if n == 1 else "") for n in range(1, 10)),
         bind("comparison.leave", "leave", "Back"),
     ]
-
-    class Kept(Message):
-        """The conversation is to go on with the answer of `mix`."""
-
-        def __init__(self, mix: str) -> None:
-            super().__init__()
-            self.mix = mix
-
-    class Left(Message):
-        """The reader goes back to the prompt."""
 
     def __init__(self, answers: list[Answer]) -> None:
         super().__init__()
@@ -74,10 +64,11 @@ class Columns(Horizontal, can_focus=True):
         kept = self.answers[number - 1]
         for column in self.query(Column):
             column.set_class(column.answer is not kept, "-let-go")
-        self.post_message(self.Kept(kept.mix))
+        self.post_message(Panel.Wanted(f"/keep {kept.mix}"))
+        self.post_message(Panel.Left())
 
     def action_leave(self) -> None:
-        self.post_message(self.Left())
+        self.post_message(Panel.Left())
 
 
 class Column(Vertical):
@@ -96,4 +87,5 @@ class Column(Vertical):
     def on_click(self, event: events.Click) -> None:
         if event.widget is not None and event.widget.has_class("head"):
             event.stop()
-            self.post_message(Columns.Kept(self.answer.mix))
+            self.post_message(Panel.Wanted(f"/keep {self.answer.mix}"))
+            self.post_message(Panel.Left())
