@@ -211,3 +211,20 @@ class TestTheLibrary:
             await chat.sees("there is no adapter 'nobody'")
             await chat.say("/adapters shwo")
             await chat.sees("'shwo' is none of")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 36), (200, 60)], ids=["80x24", "120x36", "200x60"])
+class TestPictures:
+    async def test_comparison(self, size: tuple[int, int], picture: SnapshotAssertion) -> None:
+        async with chatting(FakeSession(["The sea is deep."], ["Arr, 'tis deep!"], ['{"sea": 1}']), size=size) as chat:
+            await chat.say("/compare base pirate json What is the sea?")
+            assert await chat.still() == picture
+
+    async def test_heat_map(self, size: tuple[int, int], picture: SnapshotAssertion) -> None:
+        session = FakeSession(["Arr, the sea [/] is deep."], mix="pirate")
+        session.next_diff = DIFF
+        async with chatting(session, size=size) as chat:
+            await chat.say("hi")
+            await chat.say("/diff")
+            await chat.press("right")
+            assert await chat.still() == picture
