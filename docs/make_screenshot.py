@@ -53,7 +53,7 @@ PICTURES = {
         (92, 24),
         ("/adapter pirate", "What do I need on a long voyage?", "/diff"),
         turns=2,
-        keys=("down",) * 4,
+        keys=("down",) * 5,
         max_tokens=96,
     ),
 }

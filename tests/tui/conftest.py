@@ -73,6 +73,7 @@ class Chat:
 
     async def send(self, text: str) -> None:
         """Type nothing but Enter: `text` is put in the prompt."""
+        self.prompt.focus()
         self.prompt.show(text)
         await self.press("enter")
 

@@ -11,7 +11,7 @@ from syrupy.assertion import SnapshotAssertion
 from mp13.chat.conversation.diff import Diff, DiffToken
 from mp13.chat.conversation.remarks import Remark
 from mp13.chat.tui.screens import frame
-from mp13.chat.tui.widgets.turns import Answer
+from mp13.chat.tui.widgets.turns import Answer, Badge
 from mp13.errors import ContextError
 from tests.fakes.fake_session import FakeSession
 from tests.tui.conftest import Chat, chatting
@@ -29,7 +29,7 @@ DIFF = Diff(
 
 
 def badges(chat: Chat) -> list[str]:
-    return [line.strip(" ▎") for line in chat.shown(chat.transcript).split("\n") if "●" in line]
+    return [str(badge.content) for badge in chat.transcript.query(Badge)]
 
 
 class TestComparing:
@@ -76,7 +76,48 @@ class TestComparing:
             await chat.send("/compare base pirate hi there")
             await chat.rests()
             await chat.sees("part", "other", "the context is full")
-            assert [row.mix for row in chat.transcript.rows if isinstance(row, Answer)] == ["base", "pirate"]
+            assert [row.mix for row in chat.transcript.query(Answer)] == ["base", "pirate"]
+
+    async def test_they_stand_side_by_side_where_there_is_room_else_under_each_other(self) -> None:
+        async with chatting(FakeSession(["The sea."], ["Arr."], ["{}"]), size=(96, 24)) as chat:
+            await chat.say("/compare base pirate json What is the sea?")
+            await chat.until(lambda: any("The sea." in line and "Arr." in line for line in chat.shown().split("\n")))
+            await chat.pilot.resize_terminal(70, 24)
+            await chat.sees("The sea.", "Arr.")
+            assert not any("The sea." in line and "Arr." in line for line in chat.shown().split("\n"))
+
+    @pytest.mark.parametrize(("key", "kept", "gone"), [("1", "of base", "of pirate"), ("2", "of pirate", "of base")])
+    async def test_a_digit_keeps_one_and_the_other_stays_beside_it(self, key: str, kept: str, gone: str) -> None:
+        async with chatting(FakeSession(["of base"], ["of pirate"])) as chat:
+            await chat.say("/compare base pirate hi there")
+            await chat.press(key)
+            await chat.until(lambda: gone not in chat.shown() and kept in chat.shown())
+            assert [turn.text for turn in chat.session.answers] == ["of base", "of pirate"]
+            assert (chat.session.turns[-1].text, chat.prompt.has_focus, chat.prompt.text) == (kept, True, "")
+
+    async def test_one_can_be_kept_while_they_are_written(self) -> None:
+        gate = asyncio.Event()
+        async with chatting(FakeSession(["of base"], ["of", gate, " pirate"])) as chat:
+            await chat.send("/compare base pirate hi there")
+            await chat.sees("of base", "of")
+            await chat.press("2")
+            gate.set()
+            await chat.until(lambda: "of base" not in chat.shown() and "of pirate" in chat.shown())
+
+    async def test_a_click_on_its_head_keeps_one(self) -> None:
+        async with chatting(FakeSession(["of base"], ["of pirate"])) as chat:
+            await chat.say("/compare base pirate hi there")
+            await chat.pilot.click(chat.conversation.query(".head").last())
+            await chat.until(lambda: "of base" not in chat.shown())
+
+    async def test_what_else_is_typed_goes_to_the_prompt_and_escape_goes_there(self) -> None:
+        async with chatting(FakeSession(["of base"], ["of pirate"])) as chat:
+            await chat.say("/compare base pirate hi there")
+            await chat.press("3", "h")
+            assert chat.prompt.text == "3h"
+            await chat.say("/compare base pirate")
+            await chat.press("escape")
+            assert chat.prompt.has_focus
 
     async def test_a_misspelt_mix_asks_nothing(self) -> None:
         async with chatting(FakeSession()) as chat:
@@ -173,3 +214,20 @@ class TestTheLibrary:
             await chat.sees("there is no adapter 'nobody'")
             await chat.say("/adapters shwo")
             await chat.sees("'shwo' is none of")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 36), (200, 60)], ids=["80x24", "120x36", "200x60"])
+class TestPictures:
+    async def test_comparison(self, size: tuple[int, int], picture: SnapshotAssertion) -> None:
+        async with chatting(FakeSession(["The sea is deep."], ["Arr, 'tis deep!"], ['{"sea": 1}']), size=size) as chat:
+            await chat.say("/compare base pirate json What is the sea?")
+            assert await chat.still() == picture
+
+    async def test_heat_map(self, size: tuple[int, int], picture: SnapshotAssertion) -> None:
+        session = FakeSession(["Arr, the sea [/] is deep."], mix="pirate")
+        session.next_diff = DIFF
+        async with chatting(session, size=size) as chat:
+            await chat.say("hi")
+            await chat.say("/diff")
+            await chat.press("right")
+            assert await chat.still() == picture

@@ -19,7 +19,8 @@ class Ask:
 
     `turn` is a number on the path from 1, an id, or the beginning of one. `mixes` answer, side by side; none are the
     session's own. `continues` goes on with the last answer, which was cut off. `drops_oldest` lets the model read only
-    as many of the latest exchanges as its context has room for.
+    as many of the latest exchanges as its context has room for. `is_preview` tells the answer without putting it into
+    the conversation.
     """
 
     text: str | None = None
@@ -27,6 +28,7 @@ class Ask:
     turn: str | None = None
     continues: bool = False
     drops_oldest: bool = False
+    is_preview: bool = False
 
 
 def begin(tree: Conversation, ask: Ask, mix: str, system: str | None) -> Asked:
@@ -58,6 +60,14 @@ def _begin_again(tree: Conversation, ask: Ask, mixes: tuple[str, ...], mix: str)
     own = answered.mix if ask.continues else tree.pin_on(tree.path_to(prompt)) or mix
     tree.ask_again(prompt)
     return Asked(prompt, mixes or (own,), is_next=False)
+
+
+def in_memory(tree: Conversation) -> Conversation:
+    """The path alone, for answers that leave no trace in `tree`."""
+    made = Conversation(None, tree.id)
+    for turn in tree.turns:
+        made.ask(turn)
+    return made
 
 
 def next_prompt(tree: Conversation, path: list[Turn], text: str, mix: str, system: str | None) -> Turn:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Self
 
-from mp13.chat.conversation.ask import Ask, answer_to_continue, begin, next_prompt
+from mp13.chat.conversation.ask import Ask, answer_to_continue, begin, in_memory, next_prompt
 from mp13.chat.conversation.connection import Connect, find_adapters, launch
 from mp13.chat.conversation.diff import Diff
 from mp13.chat.conversation.sampling import sampled_as
@@ -80,7 +80,7 @@ class ChatSession(SessionView):
         """
         if self._is_answering:
             raise Mp13Error("the last answer is still being written; wait for it or stop it first")
-        conversation = self._conversation
+        conversation = in_memory(self._conversation) if ask.is_preview else self._conversation
         continued = answer_to_continue(conversation) if ask.continues else None
         self._is_answering = True
         try:
@@ -126,6 +126,13 @@ class ChatSession(SessionView):
         """To be called when the path of `tree` has become another: its branch may be pinned, and is not warm."""
         self.mix = self._conversation.pin or self.mix
         self.warm()
+
+    def keep_preview(self, turn: Turn) -> None:
+        """Put the answer `turn`, which was a preview, beside those that its prompt has, and go on with it."""
+        tree = self.tree
+        tree.ask_again(tree.prompt_of(turn))
+        tree.answer(turn, 0)
+        self.moved()
 
     def fork(self, turn: Turn) -> None:
         """Go on in a conversation of its own, with a copy of the path as far as `turn`."""

@@ -17,6 +17,7 @@ SCOPES = {
     "turns": "On a turn of the conversation",
     "conversations": "In the conversations panel",
     "adapters": "In the adapters panel",
+    "comparison": "In a comparison",
     "diff": "In the heat map of a diff",
     "dialogs": "In dialogs",
     "app": "Always",
@@ -115,7 +116,10 @@ _TABLE = (
     KeyAction("adapters.bit_heavier", "shift+right", "raise its weight by 0.05", "adapters"),
     KeyAction("adapters.bit_lighter", "shift+left", "lower its weight by 0.05", "adapters"),
     KeyAction("adapters.pin", "p", "pin the mix to this branch, or free it", "adapters"),
+    KeyAction("adapters.follow", "f", "let the last answer follow the mix as a preview, or no more", "adapters"),
     KeyAction("adapters.leave", "escape", "back to the prompt", "adapters"),
+    *_series("comparison.keep", "", "go on with the first answer", "those after it", "comparison", 9),
+    KeyAction("comparison.leave", "escape", "back to the prompt", "comparison"),
     KeyAction("diff.right", "right", "go to the next token", "diff"),
     KeyAction("diff.left", "left", "go to the token before", "diff"),
     KeyAction("diff.next_turned", "down", "go to the next token that the other would not have said", "diff"),
@@ -190,6 +194,6 @@ def _checked_key(id: str, key: str) -> str:
     if (same := _SAME_ON_A_TERMINAL.get("+".join([*modifiers, name]))) is not None:
         raise ConfigError(f"{written}: a terminal sends it as {same}; choose another key")
     types = not set(modifiers) - {"shift"} and (len(name) == 1 or name in ("space", "minus", "plus"))
-    if types and KEY_ACTIONS[id].scope not in ("adapters", "turns"):
+    if types and KEY_ACTIONS[id].scope not in ("adapters", "comparison", "turns"):
         raise ConfigError(f"{written}: it could not be typed any more; add ctrl or alt, or choose a function key")
     return "+".join([*(modifier for modifier in _MODIFIERS if modifier in modifiers), name])

@@ -98,6 +98,13 @@ class Conductor:
         self._emit(EntryWithdrawn(entry))
         return entry
 
+    def forget(self, entry: Entry) -> bool:
+        """Do not begin `entry`, if it still waits; whether it did."""
+        waits = entry in self._waiting
+        if waits:
+            self._waiting.remove(entry)
+        return waits
+
     async def _next_entry(self) -> Entry:
         while True:
             loaded = self._loading is not None and self._loading.done()

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from mp13.chat.tui.events import Entry
+from mp13.chat.tui.widgets.columns import Columns
 from mp13.chat.tui.widgets.heat_map import HeatMap
-from mp13.chat.tui.widgets.transcript import Drawing, Transcript
-from mp13.chat.tui.widgets.turns import Answer, Notice, Question, Row
+from mp13.chat.tui.widgets.transcript import Drawing, Drawn, Transcript
+from mp13.chat.tui.widgets.turns import Answer, Notice, Question
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.turn import Asked, Turn
@@ -52,11 +53,8 @@ class Dialogue:
             row = question
         row.turn = asked.prompt
         waiting, self._sent = self._sent, {entry: row}
-        self._answers[entry] = [Answer(mix) for mix in asked.mixes]
-        under: Row = row
-        for answer in self._answers[entry]:
-            await self._transcript.add(answer, after=under)
-            under = answer
+        answers = self._answers[entry] = [Answer(mix) for mix in asked.mixes]
+        await self._transcript.add(answers[0] if len(answers) == 1 else Columns(answers), after=row)
         self._sent |= waiting if asked.is_next else await self._again(waiting)
 
     def feed(self, entry: Entry, text: str, index: int) -> None:
@@ -85,17 +83,18 @@ class Dialogue:
 
     async def fail(self, entry: Entry, reason: str, partial: Mapping[str, Turn]) -> None:
         """Say why, under what was sent and what came of it."""
-        row: Row | None = self._sent.pop(entry, None)
+        row: Drawn | None = self._sent.pop(entry, None)
         command = row if isinstance(row, Notice) else None
         if isinstance(row, Question):
             row.set_waiting(False)
         for answer in self._answers.pop(entry, []):
+            drawn = _drawn(answer)
             if not answer.is_settled and answer.mix not in partial:
-                await self._transcript.drop(answer)
+                await (drawn.drop(answer) if isinstance(drawn, Columns) else self._transcript.drop(drawn))
                 continue
             if not answer.is_settled:
                 await answer.finish(partial[answer.mix])
-            row = answer
+            row = drawn
         row = None if await self._go_back(entry, partial) else row
         await self._transcript.add(Notice(reason, "error"), after=row)
         if command is not None:
@@ -149,3 +148,8 @@ class Dialogue:
         if is_back:
             await self.redraw()
         return is_back
+
+
+def _drawn(answer: Answer) -> Answer | Columns:
+    """The row in which `answer` stands."""
+    return next((above for above in answer.ancestors if isinstance(above, Columns)), answer)

@@ -30,11 +30,12 @@ from mp13.chat.tui.events import (
     SessionOpened,
 )
 from mp13.chat.tui.keymap import bind
+from mp13.chat.tui.live import Live
 from mp13.chat.tui.screens.help import HelpScreen
-from mp13.chat.tui.screens.turns_frame import TurnsFrame
+from mp13.chat.tui.screens.mix_frame import MixFrame
 from mp13.chat.tui.tables import engine_rows, suggestions
+from mp13.chat.tui.widgets.columns import Columns
 from mp13.chat.tui.widgets.completion import Suggestion
-from mp13.chat.tui.widgets.heat_map import HeatMap
 from mp13.chat.tui.widgets.prompt import Prompt
 from mp13.chat.tui.widgets.transcript import Drawing
 from mp13.chat.tui.widgets.turns import Notice, row_of
@@ -42,14 +43,13 @@ from mp13.mix import BASE
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.ask import Ask
-    from mp13.chat.conversation.diff import Diff
     from mp13.chat.conversation.session import ChatSession
     from mp13.chat.conversation.turn import CommandResult, Turn
 
 OpenSession = Callable[[], Awaitable["ChatSession"]]
 
 
-class ConversationScreen(TurnsFrame):
+class ConversationScreen(MixFrame):
     """`open_session` is awaited once the first frame is on the screen; if it raises, the app exits with the error."""
 
     BINDINGS = [
@@ -67,6 +67,7 @@ class ConversationScreen(TurnsFrame):
         self._conductor = Conductor(lambda event: self.post_message(Happened(event)))
         self._worker: Worker[None] | None = None
         self._dialogue = Dialogue(self._transcript, self._path)
+        self._live = Live(self._conductor, self._transcript)
         self._answered: Entry | None = None  # what is being answered
         self._quiet: set[Entry] = set()  # commands that have no row
         self._offers_stop = False
@@ -97,6 +98,9 @@ class ConversationScreen(TurnsFrame):
     async def on_happened(self, message: Happened) -> None:
         from mp13.chat.conversation.turn import AnswerDone, Asked, EngineFailed, EngineReady, LoadProgress, TextDelta
 
+        if await self._live.took(message.event):
+            self._tell_live()
+            return
         match message.event:
             case SessionOpened(session):
                 await self._opened(session)
@@ -117,6 +121,8 @@ class ConversationScreen(TurnsFrame):
                 self._undone = 0
                 self._watch.moved()
                 await self._dialogue.ask(self._answered, asked)
+                if len(asked.mixes) > 1 and not self._prompt.text:
+                    self._transcript.query(Columns).last().focus(scroll_visible=False)
             case TextDelta(text, index) if self._answered is not None:
                 self._dialogue.feed(self._answered, text, index)
             case AnswerDone(turn, index) if self._answered is not None:
@@ -159,6 +165,7 @@ class ConversationScreen(TurnsFrame):
         if result.quit:
             self.app.exit()
         if result.turns_changed:
+            await self._live.drop()
             self._watch.moved()
             await self._follow()
             self._tell(tokens_per_s=None, cached_tokens=None, context_tokens=None)
@@ -173,19 +180,9 @@ class ConversationScreen(TurnsFrame):
             await self._dialogue.settle(entry, result.message)
         elif remarks := [str(remark) for remark in self._session.remarks if result.mix_changed]:
             await self._transcript.add(Notice("\n".join(remarks)))
+        if result.mix_changed and result.ask is None:
+            self._live.follow(self._session)
         self._look()
-
-    async def _take_apart(self, entry: Entry, diff: Diff) -> None:
-        heat_map = HeatMap(diff)
-        await self._dialogue.take_apart(entry, heat_map)
-        self._transcript.anchor()
-        if not self._prompt.text:
-            heat_map.focus(scroll_visible=False)
-
-    @on(HeatMap.Left)
-    async def _heat_map_left(self, event: HeatMap.Left) -> None:
-        await self._dialogue.leave(event.heat_map)
-        self._prompt.focus()
 
     def _path(self, before: Turn | None = None) -> list[Drawing]:
         if (session := self._session) is None:
@@ -214,11 +211,14 @@ class ConversationScreen(TurnsFrame):
 
     async def _submit(self, text: str | None, ask: Ask | None = None) -> None:
         if text is not None:
+            await self._live.drop()
+            self._tell_live()
             waiting = not self._conductor.is_idle
             await self._dialogue.send(self._conductor.submit(text, ask), waiting)
             self._offer_stop()
 
     def _run_quietly(self, command: str) -> Entry:
+        self._live.stop()
         entry = self._conductor.submit(command)
         self._quiet.add(entry)
         return entry
@@ -272,6 +272,7 @@ class ConversationScreen(TurnsFrame):
 
     def write(self, text: str) -> None:
         """Put `text` in the prompt, for the reader to go on."""
+        self._prompt.focus()
         self._prompt.show(text)
 
     async def choose(self, value: str) -> None:

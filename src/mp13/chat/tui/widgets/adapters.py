@@ -44,6 +44,7 @@ class AdapterList(Rows):
         bind("adapters.bit_heavier", "press('step', 0.05)"),
         bind("adapters.bit_lighter", "press('step', -0.05)"),
         bind("adapters.pin", "press('pin')", "Pin"),
+        bind("adapters.follow", "press('follow')", "Live"),
         bind("adapters.leave", "press('leave')", "Back"),
     ]
 
@@ -72,6 +73,16 @@ class AdapterList(Rows):
 class AdaptersPanel(Panel):
     TITLE, KEY = "Adapters", "adapters.panel"
 
+    class Followed(Message):
+        """The last answer is to follow the mix, or no more."""
+
+    class Decided(Message):
+        """The preview is to be kept, or dropped."""
+
+        def __init__(self, keeps: bool) -> None:
+            super().__init__()
+            self.keeps = keeps
+
     def __init__(self) -> None:
         super().__init__("adapters")
         self._outlook = Outlook()
@@ -79,6 +90,7 @@ class AdaptersPanel(Panel):
         self._sending: Timer | None = None  # weights move faster than they are sent
         self._typed = ""  # the weight that is being typed for the marked adapter
         self._shelf: dict[str, Shelved] = {}
+        self._is_live = self._has_preview = False
 
     def contents(self) -> Iterator[Widget]:
         self._mix_line = Static(markup=False, classes="mix")
@@ -91,6 +103,11 @@ class AdaptersPanel(Panel):
         if settled and self._sending is None:
             self._wanted = None
         self._outlook = outlook
+        self.draw()
+
+    def tell_live(self, is_live: bool, has_preview: bool) -> None:
+        """Whether the last answer follows, and a preview of it is seen: then Enter and Escape are about that."""
+        self._is_live, self._has_preview = is_live, has_preview
         self.draw()
 
     def show(self, shelf: Sequence[Shelved]) -> None:
@@ -114,7 +131,9 @@ class AdaptersPanel(Panel):
         dots = [("●", f"${name}") for name in mix_voices(str(mix))]
         scope = "after this answer" if self._wanted is not None else self._outlook.scope
         said = [part for part in (scope, self._outlook.warmth) if part]
-        self._mix_line.update(Content.assemble(*dots, " ", *mix_spans(str(mix)), "\n", (" · ".join(said), MUTED)))
+        live = [("\n↻ the last answer follows", "$accent")] if self._is_live else []
+        line = Content.assemble(*dots, " ", *mix_spans(str(mix)), "\n", (" · ".join(said), MUTED), *live)
+        self._mix_line.update(line)
         self._draw_facts()
 
     @on(OptionList.OptionHighlighted)
@@ -134,8 +153,12 @@ class AdaptersPanel(Panel):
         match event.what:
             case "type":
                 self._type(event.name, typed, event.digit)
+            case "leave" if typed:
+                self.draw()
             case "choose" if typed:
                 self.weigh(event.name, min(float(typed), HEAVIEST) if typed.strip(".") else None)
+            case "choose" | "leave" if self._has_preview:
+                self.post_message(self.Decided(event.what == "choose"))
             case "choose":
                 self.choose(event.name)
             case "toggle":
@@ -144,8 +167,8 @@ class AdaptersPanel(Panel):
                 self._step(event.name, event.step)
             case "pin":
                 self._pin()
-            case "leave" if typed:
-                self.draw()
+            case "follow":
+                self.post_message(self.Followed())
             case "leave":
                 self.action_leave()
 

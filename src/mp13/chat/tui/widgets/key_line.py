@@ -16,7 +16,17 @@ from textual.widget import Widget
 from mp13.chat.settings.keys import KEY_ACTIONS, label
 from mp13.chat.tui.widgets.rows import MUTED
 
-_NEAREST = ("dialogs", "diff", "turns", "conversations", "adapters", "prompt", "chat", "app")  # scopes, in this order
+_NEAREST = (
+    "dialogs",
+    "comparison",
+    "diff",
+    "turns",
+    "conversations",
+    "adapters",
+    "prompt",
+    "chat",
+    "app",
+)  # scopes, in this order
 _GAP = 3
 
 

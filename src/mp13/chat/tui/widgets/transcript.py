@@ -11,13 +11,15 @@ from itertools import takewhile
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 
+from mp13.chat.tui.widgets.columns import Columns
 from mp13.chat.tui.widgets.turns import Row
 from mp13.chat.tui.widgets.welcome import Welcome
 
 PAGE = 16  # rows that come at once
 LIMIT = 40  # rows in the window, more on a very tall screen: every key and flush lays all of them out
 
-Drawing = Callable[[], Row]
+Drawn = Row | Columns
+Drawing = Callable[[], Drawn]
 
 
 class Transcript(VerticalScroll, can_focus=False):
@@ -37,9 +39,9 @@ class Transcript(VerticalScroll, can_focus=False):
         self.anchor()
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[Drawn]:
         """What is on the screen, oldest first."""
-        return [child for child in self._page.children if isinstance(child, Row)]
+        return [child for child in self._page.children if isinstance(child, Row | Columns)]
 
     @property
     def _limit(self) -> int:
@@ -62,7 +64,7 @@ class Transcript(VerticalScroll, can_focus=False):
             self.release_anchor()
             self.call_after_refresh(self._settle, self.rows[at - begin], False)
 
-    async def add(self, row: Row, after: Row | None = None) -> None:
+    async def add(self, row: Drawn, after: Drawn | None = None) -> None:
         """Draw `row` under `after` where that is on the screen, else at the end."""
         if self._below:
             await self.show([*self._above, *(row.again for row in self.rows), *self._below])
@@ -72,7 +74,7 @@ class Transcript(VerticalScroll, can_focus=False):
             await self._trim_top(PAGE)
             self.call_after_refresh(self._fill)
 
-    async def drop(self, row: Row) -> None:
+    async def drop(self, row: Drawn) -> None:
         """Take `row` off the screen for good."""
         if row in self._page.children:
             await row.remove()
@@ -129,7 +131,7 @@ class Transcript(VerticalScroll, can_focus=False):
         with self.app.batch_update():
             await self._page.remove_children(rows)
 
-    def _settle(self, row: Row, at_top: bool) -> None:
+    def _settle(self, row: Drawn, at_top: bool) -> None:
         """The window has moved: what the reader was looking at is back at its edge."""
         self.scroll_to_widget(row, animate=False, top=at_top)
         self._is_shifting = False

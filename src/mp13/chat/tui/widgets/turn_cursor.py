@@ -13,8 +13,7 @@ from textual.message import Message
 from textual.widget import Widget
 
 from mp13.chat.tui.keymap import bind
-from mp13.chat.tui.widgets.transcript import Drawing, Transcript
-from mp13.chat.tui.widgets.turns import Row
+from mp13.chat.tui.widgets.transcript import Drawing, Drawn, Transcript
 
 if TYPE_CHECKING:
     from typing import ClassVar
@@ -61,7 +60,7 @@ class TurnCursor(Transcript):
         return self._marked
 
     @property
-    def _turn_rows(self) -> list[Row]:
+    def _turn_rows(self) -> list[Drawn]:
         return [row for row in self.rows if row.turn is not None]
 
     @property
@@ -91,7 +90,7 @@ class TurnCursor(Transcript):
         elif step > 0:
             self.action_leave()
 
-    def _beside(self, step: int) -> Row | None:
+    def _beside(self, step: int) -> Drawn | None:
         rows = self._turn_rows
         ids = [row.turn.id for row in rows if row.turn is not None]
         if self._marked is None or self._marked.id not in ids:
@@ -120,16 +119,16 @@ class TurnCursor(Transcript):
         if self.app.app_focus and self._marked is not None:
             self.mark(None)
 
-    def _last_seen(self, rows: list[Row]) -> Row | None:
+    def _last_seen(self, rows: list[Drawn]) -> Drawn | None:
         seen = [row for row in rows if row.region.overlaps(self.region)]
         return seen[-1] if seen else rows[-1] if rows else None
 
-    def _go_to(self, row: Row) -> None:
+    def _go_to(self, row: Drawn) -> None:
         self.mark(row.turn)
         self.release_anchor()
         self.call_after_refresh(self._see, row)
 
-    def _see(self, row: Row) -> None:
+    def _see(self, row: Drawn) -> None:
         if row.is_attached:
             self.scroll_to_widget(row, animate=False, top=row.size.height > self.size.height)
 
@@ -139,6 +138,6 @@ class TurnCursor(Transcript):
                 self._marked is not None and row.turn is not None and row.turn.id == self._marked.id, "-marked"
             )
 
-    def _settle(self, row: Row, at_top: bool) -> None:
+    def _settle(self, row: Drawn, at_top: bool) -> None:
         super()._settle(row, at_top)
         self._draw()
