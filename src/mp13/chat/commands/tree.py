@@ -93,6 +93,15 @@ async def _drop(session: "ChatSession", argument: str) -> CommandResult:
     return CommandResult(f"the model reads the conversation {left_out}")
 
 
+async def _details(session: "ChatSession", argument: str) -> CommandResult:
+    return CommandResult("", report=session.details(_named(session, argument)))
+
+
+async def _replay(session: "ChatSession", argument: str) -> CommandResult:
+    replay = await session.replay(_named(session, argument))
+    return CommandResult("", report=replay.report())
+
+
 def _named(session: "ChatSession", which: str) -> Turn:
     """The turn `which`; "" is the last."""
     if not which and not session.turns:
@@ -109,6 +118,8 @@ TREE_COMMANDS = (
     Command("/previous", "[N]", "The one before.", _previous),
     Command("/undo", "", "Take back the last thing done to the conversation.", _undo),
     Command("/redo", "", "Do it again.", _redo),
+    Command("/details", "[N]", "All that is known of a turn: what made it, what it cost.", _details),
+    Command("/replay", "[N]", "Make an answer again and compare; nothing is stored.", _replay),
     Command("/fork", "[N]", "Go on from a turn in a conversation of its own.", _fork),
     Command("/delete", "N", "Delete a turn and all that came after it.", _delete),
     Command("/drop", "[N]", "Let the model not read the oldest N exchanges.", _drop),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mp13.chat.conversation.answer import Writing, exchanges, history_of, messages_of
 from mp13.chat.conversation.connection import EngineConnection
 from mp13.chat.conversation.diff import Diff, diff_of
+from mp13.chat.conversation.replay import Replay, mix_by_digest, provenance_of, replay_answer
 from mp13.chat.conversation.tree import Conversation
 from mp13.chat.conversation.turn import (
     AnswerDone,
@@ -100,6 +101,17 @@ class Asking:
         request = ScoreRequest(prompt=messages_of(asked), answer=answer.token_ids or (), mixes=mixes)
         report = await self._connection.client.score(request)
         return diff_of(report, *mixes, note=self._since(answer))
+
+    async def replay(self, settings: Settings, path: list[Turn], answer: Turn) -> Replay:
+        """Make `answer` to `path` again, by the engine and the adapters that are there now."""
+        made = provenance_of(answer)
+        async for _ in self._bring_up(settings):
+            pass
+        held = {info.digest for info in self._connection.adapters}
+        missing = [used.name for used in made.adapters if used.digest not in held]
+        await self._connection.load(missing, settings.adapter_folders, fresh=True)
+        mix = mix_by_digest(made, self._connection.adapters)
+        return await replay_answer(self._connection.client, path, answer, mix)
 
     async def count(self, turns: list[Turn], prompt: Turn) -> CountReport:
         """The tokens that the model would read to answer `prompt` after `turns`. Needs an engine that runs.

@@ -11,6 +11,7 @@ from typing import Any, Self
 from mp13.chat.conversation.ask import Ask, answer_to_continue, begin, next_prompt
 from mp13.chat.conversation.connection import Connect, find_adapters, launch
 from mp13.chat.conversation.diff import Diff
+from mp13.chat.conversation.replay import Replay
 from mp13.chat.conversation.session_view import SessionView
 from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.tree import Conversation
@@ -155,6 +156,17 @@ class ChatSession(SessionView):
         diff = await self._asking.diff(self.settings, self._conversation.asked, answer, beside)
         self.warm()
         return diff
+
+    async def replay(self, answer: Turn) -> Replay:
+        """Make an answer again from its provenance, and compare; nothing is stored.
+
+        Raises:
+            Mp13Error: it is no answer, what made it is not known, or one of its adapters is gone.
+        """
+        await self._idle.stop()
+        replay = await self._asking.replay(self.settings, self.tree.path_before(answer), answer)
+        self.warm()
+        return replay
 
     async def reload(self, name: str | None = None) -> list[str]:
         """Load again what changed on disk, `name` or all that did; returns the names. Running answers keep the old.

@@ -30,6 +30,7 @@ from mp13.chat.tui.events import (
 from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.screens.help import HelpScreen
 from mp13.chat.tui.screens.picker import AdapterPicker
+from mp13.chat.tui.screens.report import ReportScreen
 from mp13.chat.tui.screens.turns_frame import TurnsFrame
 from mp13.chat.tui.tables import choices, diff_content, engine_rows, suggestions
 from mp13.chat.tui.widgets.completion import Suggestion
@@ -154,6 +155,9 @@ class ConversationScreen(TurnsFrame):
             if turns := self._session.turns:
                 self._tell_cost(turns[-1])
         message = result.message if result.diff is None else diff_content(result.diff)
+        if result.report is not None:
+            message = result.report.summary if result.report.is_news else ""
+            self.app.push_screen(ReportScreen(result.report))
         if entry in self._told:
             self._told.discard(entry)
             self.notify(printable(result.message), markup=False)

@@ -14,6 +14,7 @@ from mp13.chat.text import one_line, printable
 from mp13.chat.tui.events import Entry
 from mp13.chat.tui.keymap import bind, key_label
 from mp13.chat.tui.screens.frame import Frame
+from mp13.chat.tui.screens.report import ReportScreen
 from mp13.chat.tui.widgets.turn_cursor import TurnCursor
 
 if TYPE_CHECKING:
@@ -99,6 +100,10 @@ class TurnsFrame(Frame):
                 await self._have_answered(f"/again {self._named(turn)}")
             case "continue":
                 await self._go_on(turn)
+            case "details":
+                self.app.push_screen(ReportScreen(self._session.details(turn)))
+            case "replay":
+                await self._submit(f"/replay {self._named(turn)}")
             case "copy":
                 self.app.copy_to_clipboard(printable(turn.text))
                 self.notify(f"Copied: {one_line(turn.text)[:40]}", markup=False)
