@@ -71,6 +71,15 @@ async def _fork(session: "ChatSession", argument: str) -> CommandResult:
     return CommandResult("a conversation of its own from here on", turns_changed=True, mix_changed=True)
 
 
+async def _branch(session: "ChatSession", argument: str) -> CommandResult:
+    if not (argument.isascii() and argument.isdigit()):
+        raise ConfigError("/branch needs the number of exchanges to leave behind, as /branch 3")
+    session.branch(int(argument))
+    if session.turns[-1].role == "user":
+        return CommandResult("", ask=Ask())
+    return CommandResult("a conversation of its own from here on", turns_changed=True, mix_changed=True)
+
+
 async def _delete(session: "ChatSession", argument: str) -> CommandResult:
     if not argument:
         raise ConfigError("/delete needs the number of a turn; it goes with all that came after it; /turns lists them")
@@ -121,6 +130,7 @@ TREE_COMMANDS = (
     Command("/details", "[N]", "All that is known of a turn: what made it, what it cost.", _details),
     Command("/replay", "[N]", "Make an answer again and compare; nothing is stored.", _replay),
     Command("/fork", "[N]", "Go on from a turn in a conversation of its own.", _fork),
+    Command("/branch", "N", "Go on without the oldest N exchanges in a new conversation.", _branch),
     Command("/delete", "N", "Delete a turn and all that came after it.", _delete),
     Command("/drop", "[N]", "Let the model not read the oldest N exchanges.", _drop),
 )

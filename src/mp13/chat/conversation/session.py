@@ -6,12 +6,15 @@ asked of the engine conversation/asking.py, reaching it conversation/connection.
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Self
 
+from mp13.chat.conversation.answer import exchanges as exchanges_of
 from mp13.chat.conversation.ask import Ask, answer_to_continue, begin, next_prompt
 from mp13.chat.conversation.connection import Connect, find_adapters, launch
 from mp13.chat.conversation.diff import Diff
 from mp13.chat.conversation.replay import Replay
+from mp13.chat.conversation.room import Room
 from mp13.chat.conversation.session_view import SessionView
 from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.tree import Conversation
@@ -131,6 +134,23 @@ class ChatSession(SessionView):
         """Go on in a conversation of its own, with a copy of the path as far as `turn`."""
         self._conversation = self.tree.copy(self.tree.path_to(turn))
         self.moved()
+
+    def branch(self, exchanges: int) -> None:
+        """Go on in a conversation of its own that begins after the oldest `exchanges`, and ends as this one does. A
+        prompt that has no answer yet goes over to it."""
+        tree = self.tree
+        pairs, path = exchanges_of(tree.turns), list(tree.turns)
+        if not path or not 0 <= exchanges <= len(pairs):
+            raise ConfigError(f"{exchanges} exchanges cannot be left behind; give 0 to {len(pairs)}")
+        begin = pairs[exchanges][0] if exchanges < len(pairs) else path[-1]
+        self._conversation = tree.copy(replace(turn, skipped=0) for turn in path[path.index(begin) :])
+        if path[-1].role == "user" and len(tree.subtree(path[-1])) == 1:
+            tree.delete(path[-1])
+        self.moved()
+
+    async def room(self, mix: str) -> Room:
+        """How much of the conversation leaves room for an answer of `mix` to its last prompt."""
+        return await self._asking.room(self.settings, self.tree.asked, mix)
 
     async def count(self, text: str) -> CountReport | None:
         """The tokens that the model would read if `text` were asked now; None while no engine runs."""

@@ -124,8 +124,10 @@ class ConversationScreen(TurnsFrame):
             case EntryFailed(entry, reason) if entry in self._told:
                 self._told.discard(entry)
                 self.notify(printable(reason), severity="warning", markup=False)
-            case EntryFailed(entry, reason, partial):
+            case EntryFailed(entry, reason, partial, remedy):
                 await self._dialogue.fail(entry, reason, partial)
+                if remedy is not None:
+                    self.run_worker(self._offer_remedy(entry, remedy))
                 self._tell_places()
                 self._tell(loading=None)
                 self._look()

@@ -14,8 +14,10 @@ from mp13.chat.text import one_line, printable
 from mp13.chat.tui.events import Entry
 from mp13.chat.tui.keymap import bind, key_label
 from mp13.chat.tui.screens.frame import Frame
+from mp13.chat.tui.screens.full import FullScreen
 from mp13.chat.tui.screens.report import ReportScreen
 from mp13.chat.tui.widgets.turn_cursor import TurnCursor
+from mp13.errors import Mp13Error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,6 +166,28 @@ class TurnsFrame(Frame):
         self.app.copy_to_clipboard(printable(blocks[place]))
         which = f"block {place + 1} of {len(blocks)}" if len(blocks) > 1 else "the block of code"
         self.notify(f"Copied {which}: {one_line(blocks[place])[:40]}", markup=False)
+
+    async def _offer_remedy(self, entry: Entry, remedy: Ask) -> None:
+        """The context is full: say how much does not fit, and let the reader choose."""
+        assert self._session is not None
+        if not self._is_settled:
+            return
+        try:
+            room = await self._session.room(remedy.mixes[0])
+        except Mp13Error:
+            return  # that the context is full is on the screen already
+        if room.is_enough:
+            choice = await self.app.push_screen_wait(FullScreen(room))
+        else:
+            choice = "cancel"
+        if choice == "drop":
+            await self._submit(entry.text, remedy)
+        elif choice == "branch":
+            await self._submit(f"/branch {self._session.turns[-1].skipped + room.dropped}")
+        else:
+            self._prompt.offer(entry.text)
+            if entry.ask is None and not entry.is_command:
+                self._change("/undo")
 
     async def _have_answered(self, command: str) -> None:
         if self._may_change():
