@@ -54,6 +54,15 @@ def _walked(session: "ChatSession", which: str, step: int) -> CommandResult:
     return CommandResult(f"{all_of_them.index(beside) + 1} of {len(all_of_them)}", turns_changed=True, mix_changed=True)
 
 
+async def _go(session: "ChatSession", argument: str) -> CommandResult:
+    if not argument:
+        raise ConfigError("/go needs the number or the id of a turn; /turns lists those of this branch")
+    turn = session.tree.turn(argument)
+    session.tree.go(turn)
+    session.moved()
+    return CommandResult(f"at {' '.join(turn.text.split())[:60]!r}", turns_changed=True, mix_changed=True)
+
+
 async def _undo(session: "ChatSession", argument: str) -> CommandResult:
     session.tree.undo()
     session.moved()
@@ -125,6 +134,7 @@ TREE_COMMANDS = (
     Command("/continue", "", "Go on with an answer that was cut off.", _continue),
     Command("/next", "[N]", "The next of the turns that stand beside one.", _next),
     Command("/previous", "[N]", "The one before.", _previous),
+    Command("/go", "N", "Go to a turn, also one of another branch.", _go),
     Command("/undo", "", "Take back the last thing done to the conversation.", _undo),
     Command("/redo", "", "Do it again.", _redo),
     Command("/details", "[N]", "All that is known of a turn: what made it, what it cost.", _details),

@@ -54,6 +54,7 @@ _TABLE = (
     KeyAction("adapters.panel", "f4", "go to the adapters, or fold them away", "chat"),
     KeyAction("adapters.pick", "ctrl+o", "choose or mix adapters by name", "chat"),
     KeyAction("conversations.new", "ctrl+n", "start a new conversation", "chat"),
+    KeyAction("conversations.search", "ctrl+f", "search all conversations", "chat"),
     KeyAction("chat.undo", "ctrl+z", "undo: a deleted conversation, else what was done to this one", "chat"),
     KeyAction("chat.redo", "ctrl+y", "do it again", "chat"),
     KeyAction("turns.enter", "alt+up", "go to the turns of the conversation", "chat"),

@@ -196,6 +196,8 @@ class ConversationScreen(TurnsFrame):
             self.app.exit()
         elif line == "/help":
             self.action_help()
+        elif line == "/find":
+            self.action_search()
         elif line == "/adapter":
             self.action_pick_adapter()
         else:
