@@ -48,7 +48,7 @@ async def test_a_key_and_the_command_without_words_open_it(keys: tuple[str, ...]
 async def test_enter_opens_the_conversation_at_that_turn(store: ConversationStore) -> None:
     async with chatting(FakeSession(store=store)) as chat:
         await search(chat, "onion")
-        await chat.sees("fish and an onion")
+        await chat.sees("and an onion.")
         await chat.press("enter")
         await chat.until(lambda: marked(chat) == "Take a kilo of fish and an onion.")
         assert chat.session.conversation_id == SOUP
