@@ -126,7 +126,7 @@ class ConversationScreen(TurnsFrame):
                 self.notify(printable(reason), severity="warning", markup=False)
             case EntryFailed(entry, reason, partial, remedy):
                 await self._dialogue.fail(entry, reason, partial)
-                if remedy is not None:
+                if remedy is not None and not partial:
                     self.run_worker(self._offer_remedy(entry, remedy))
                 self._tell_places()
                 self._tell(loading=None)

@@ -42,7 +42,7 @@ class FullScreen(ModalScreen[Choice]):
                 markup=False,
             )
             yield OptionList(
-                Option(f"Leave out the oldest {exchanges} ({tokens}); they stay on the screen", "drop"),
+                Option(f"Leave out the oldest {exchanges} ({tokens})", "drop"),
                 Option(f"Branch: a new conversation that begins after the oldest {exchanges}", "branch"),
                 Option("Cancel: the prompt comes back, and nothing has changed", "cancel"),
                 markup=False,

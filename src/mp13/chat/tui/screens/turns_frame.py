@@ -207,7 +207,8 @@ class TurnsFrame(Frame):
             await self._submit(f"/branch {self._session.turns[-1].skipped + room.dropped}")
         else:
             self._prompt.offer(entry.text)
-            if entry.ask is None and not entry.is_command:
+            unanswered = self._session.turns[-1:] and self._session.turns[-1].role == "user"
+            if unanswered and entry.ask is None and not entry.is_command:
                 self._change("/undo")
 
     async def _have_answered(self, command: str) -> None:
