@@ -11,6 +11,8 @@ from pathlib import Path
 
 from mp13.chat.conversation.diff import Diff
 from mp13.chat.conversation.remarks import Remark
+from mp13.chat.conversation.replay import Replay
+from mp13.chat.conversation.room import Room
 from mp13.chat.conversation.session import ChatSession
 from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.tree import Conversation
@@ -103,6 +105,12 @@ class FakeAsking:
     async def diff(self, settings: Settings, asked: list[Turn], answer: Turn, other: str) -> Diff:
         return self._session.next_diff
 
+    async def room(self, settings: Settings, path: list[Turn], mix: str) -> Room:
+        return self._session.next_room
+
+    async def replay(self, settings: Settings, path: list[Turn], answer: Turn) -> Replay:
+        return self._session.next_replay
+
     async def count(self, turns: list[Turn], prompt: Turn) -> CountReport:
         words = sum(len(turn.text.split()) for turn in [*turns, prompt])
         return CountReport(prompt_tokens=words, context_limit=ENGINE.max_model_len)
@@ -124,6 +132,8 @@ class FakeSession(ChatSession):
     ) -> None:
         super().__init__(Settings(), store)
         self.mix = mix
+        self.next_room = Room(9000, 6000, 1, ENGINE.max_model_len)
+        self.next_replay = Replay(2, 2, 2, None, ())
         self.next_diff = Diff("pirate", "base", ())
         self.asked: list[tuple[str, str]] = []  # (mix, text)
         self.closed = False

@@ -78,6 +78,8 @@ async def _do(session: ChatSession, line: Line, printer: Printer) -> bool:
         await answered(session, result.ask, printer)
     if result.diff is not None:
         printer.diff(result.diff)
+    if result.report is not None:
+        printer.report(result.report)
     return result.quit
 
 

@@ -118,6 +118,8 @@ class PlainChat:
             await self._answer(result.ask)
         if result.diff is not None:
             self._printer.diff(result.diff)
+        if result.report is not None:
+            self._printer.report(result.report)
         if result.engine_changed:
             await self._start()
         return result.quit

@@ -4,13 +4,13 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 
 from mp13.chat.cli.outcome import complain
 from mp13.chat.cli.progress import Progress
 from mp13.chat.conversation.badge import badge
 from mp13.chat.conversation.diff import Diff
 from mp13.chat.conversation.remarks import Remark
+from mp13.chat.conversation.report import Report, turn_data
 from mp13.chat.conversation.turn import (
     AnswerDone,
     Asked,
@@ -99,6 +99,10 @@ class Printer:
         text = diff_text(diff, plain)
         console.print(text.plain if self._plain else text, soft_wrap=True, markup=False)
 
+    def report(self, report: Report) -> None:
+        """As one JSON object, or as lines."""
+        self._out((json.dumps(report.data) if self._as_json else printable(str(report))) + "\n")
+
     def _go_to(self, place: int) -> None:
         if place != self._place:
             self._place, self._is_headed = place, len(self._mixes) < 2 or self._as_json
@@ -128,13 +132,4 @@ class Printer:
 
 def as_json(turn: Turn) -> str:
     """One line of ASCII, so that no character of an answer can act on a terminal."""
-    return json.dumps(
-        {
-            "text": turn.text,
-            "token_ids": turn.token_ids,
-            "finish_reason": turn.finish_reason,
-            "adapters": turn.mix,
-            "provenance": turn.provenance and turn.provenance.model_dump(mode="json"),
-            "metrics": turn.metrics and asdict(turn.metrics),
-        }
-    )
+    return json.dumps(turn_data(turn))

@@ -54,6 +54,15 @@ def _walked(session: "ChatSession", which: str, step: int) -> CommandResult:
     return CommandResult(f"{all_of_them.index(beside) + 1} of {len(all_of_them)}", turns_changed=True, mix_changed=True)
 
 
+async def _go(session: "ChatSession", argument: str) -> CommandResult:
+    if not argument:
+        raise ConfigError("/go needs the number or the id of a turn; /turns lists those of this branch")
+    turn = session.tree.turn(argument)
+    session.tree.go(turn)
+    session.moved()
+    return CommandResult(f"at {' '.join(turn.text.split())[:60]!r}", turns_changed=True, mix_changed=True)
+
+
 async def _undo(session: "ChatSession", argument: str) -> CommandResult:
     session.tree.undo()
     session.moved()
@@ -68,6 +77,15 @@ async def _redo(session: "ChatSession", argument: str) -> CommandResult:
 
 async def _fork(session: "ChatSession", argument: str) -> CommandResult:
     session.fork(_named(session, argument))
+    return CommandResult("a conversation of its own from here on", turns_changed=True, mix_changed=True)
+
+
+async def _branch(session: "ChatSession", argument: str) -> CommandResult:
+    if not (argument.isascii() and argument.isdigit()):
+        raise ConfigError("/branch needs the number of exchanges to leave behind, as /branch 3")
+    session.branch(int(argument))
+    if session.turns[-1].role == "user":
+        return CommandResult("", ask=Ask())
     return CommandResult("a conversation of its own from here on", turns_changed=True, mix_changed=True)
 
 
@@ -93,6 +111,15 @@ async def _drop(session: "ChatSession", argument: str) -> CommandResult:
     return CommandResult(f"the model reads the conversation {left_out}")
 
 
+async def _details(session: "ChatSession", argument: str) -> CommandResult:
+    return CommandResult("", report=session.details(_named(session, argument)))
+
+
+async def _replay(session: "ChatSession", argument: str) -> CommandResult:
+    replay = await session.replay(_named(session, argument))
+    return CommandResult("", report=replay.report())
+
+
 def _named(session: "ChatSession", which: str) -> Turn:
     """The turn `which`; "" is the last."""
     if not which and not session.turns:
@@ -107,9 +134,13 @@ TREE_COMMANDS = (
     Command("/continue", "", "Go on with an answer that was cut off.", _continue),
     Command("/next", "[N]", "The next of the turns that stand beside one.", _next),
     Command("/previous", "[N]", "The one before.", _previous),
+    Command("/go", "N", "Go to a turn, also one of another branch.", _go),
     Command("/undo", "", "Take back the last thing done to the conversation.", _undo),
     Command("/redo", "", "Do it again.", _redo),
+    Command("/details", "[N]", "All that is known of a turn: what made it, what it cost.", _details),
+    Command("/replay", "[N]", "Make an answer again and compare; nothing is stored.", _replay),
     Command("/fork", "[N]", "Go on from a turn in a conversation of its own.", _fork),
+    Command("/branch", "N", "Go on without the oldest N exchanges in a new conversation.", _branch),
     Command("/delete", "N", "Delete a turn and all that came after it.", _delete),
     Command("/drop", "[N]", "Let the model not read the oldest N exchanges.", _drop),
 )

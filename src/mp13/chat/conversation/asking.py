@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from mp13.chat.conversation.answer import Writing, exchanges, history_of, messages_of
 from mp13.chat.conversation.connection import EngineConnection
 from mp13.chat.conversation.diff import Diff, diff_of
+from mp13.chat.conversation.replay import Replay, mix_by_digest, provenance_of, replay_answer
+from mp13.chat.conversation.room import Room
 from mp13.chat.conversation.tree import Conversation
 from mp13.chat.conversation.turn import (
     AnswerDone,
@@ -71,7 +73,7 @@ class Asking:
                 await self.load(settings, mixes, fresh=False)
                 client = self._connection.client
                 if drops_oldest:
-                    await self._drop_oldest(conversation, mixes[0], sampling)
+                    conversation.skip(await self._least_to_drop(conversation.asked, mixes[0], sampling))
                     writings = _writings(conversation.asked[-1], mixes, continued)
                 messages = messages_of(conversation.asked, continued)
                 async with aclosing(_events(client, messages, mixes, sampling, settings.kv_policy)) as events:
@@ -100,6 +102,17 @@ class Asking:
         request = ScoreRequest(prompt=messages_of(asked), answer=answer.token_ids or (), mixes=mixes)
         report = await self._connection.client.score(request)
         return diff_of(report, *mixes, note=self._since(answer))
+
+    async def replay(self, settings: Settings, path: list[Turn], answer: Turn) -> Replay:
+        """Make `answer` to `path` again, by the engine and the adapters that are there now."""
+        made = provenance_of(answer)
+        async for _ in self._bring_up(settings):
+            pass
+        held = {info.digest for info in self._connection.adapters}
+        missing = [used.name for used in made.adapters if used.digest not in held]
+        await self._connection.load(missing, settings.adapter_folders, fresh=True)
+        mix = mix_by_digest(made, self._connection.adapters)
+        return await replay_answer(self._connection.client, path, answer, mix)
 
     async def count(self, turns: list[Turn], prompt: Turn) -> CountReport:
         """The tokens that the model would read to answer `prompt` after `turns`. Needs an engine that runs.
@@ -132,9 +145,17 @@ class Asking:
         names = dict.fromkeys(name for mix in mixes for name in parse_mix(mix).names)
         await self._connection.load(list(names), settings.adapter_folders, fresh)
 
-    async def _drop_oldest(self, conversation: Conversation, mix: str, sampling: SamplingParams) -> None:
-        """Let the model read as many of the latest exchanges as leave room for an answer."""
-        path = conversation.asked
+    async def room(self, settings: Settings, path: list[Turn], mix: str) -> Room:
+        """How much of `path`, which ends with a prompt, has room beside an answer. Needs an engine that runs."""
+        prompt = replace(path[-1], mix=mix)
+        whole = await self.count(path[:-1], prompt)
+        least = await self._least_to_drop(path, mix, settings.sampling())
+        kept = await self.count(path[:-1], replace(prompt, skipped=least))
+        dropped = least - prompt.skipped
+        return Room(whole.prompt_tokens, kept.prompt_tokens, dropped, whole.context_limit)
+
+    async def _least_to_drop(self, path: list[Turn], mix: str, sampling: SamplingParams) -> int:
+        """How many exchanges have to be left out, so that there is room for an answer."""
         prompt, least, most = path[-1], path[-1].skipped, len(exchanges(path))
         while least < most:  # the fewest that are enough
             middle = (least + most) // 2
@@ -144,7 +165,7 @@ class Asking:
                 most = middle
             else:
                 least = middle + 1
-        conversation.skip(least)
+        return least
 
     def _since(self, answer: Turn) -> str:
         """What of the adapters that wrote `answer` is different now."""

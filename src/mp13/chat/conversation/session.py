@@ -6,11 +6,15 @@ asked of the engine conversation/asking.py, reaching it conversation/connection.
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Self
 
+from mp13.chat.conversation.answer import exchanges as exchanges_of
 from mp13.chat.conversation.ask import Ask, answer_to_continue, begin, in_memory, next_prompt
 from mp13.chat.conversation.connection import Connect, find_adapters, launch
 from mp13.chat.conversation.diff import Diff
+from mp13.chat.conversation.replay import Replay
+from mp13.chat.conversation.room import Room
 from mp13.chat.conversation.sampling import sampled_as
 from mp13.chat.conversation.session_view import SessionView
 from mp13.chat.conversation.store import ConversationStore
@@ -139,6 +143,23 @@ class ChatSession(SessionView):
         self._conversation = self.tree.copy(self.tree.path_to(turn))
         self.moved()
 
+    def branch(self, exchanges: int) -> None:
+        """Go on in a conversation of its own that begins after the oldest `exchanges`, and ends as this one does. A
+        prompt that has no answer yet goes over to it."""
+        tree = self.tree
+        pairs, path = exchanges_of(tree.turns), list(tree.turns)
+        if not path or not 0 <= exchanges <= len(pairs):
+            raise ConfigError(f"{exchanges} exchanges cannot be left behind; give 0 to {len(pairs)}")
+        begin = pairs[exchanges][0] if exchanges < len(pairs) else path[-1]
+        self._conversation = tree.copy(replace(turn, skipped=0) for turn in path[path.index(begin) :])
+        if path[-1].role == "user" and len(tree.subtree(path[-1])) == 1:
+            tree.delete(path[-1])
+        self.moved()
+
+    async def room(self, mix: str) -> Room:
+        """How much of the conversation leaves room for an answer of `mix` to its last prompt."""
+        return await self._asking.room(self.settings, self.tree.asked, mix)
+
     async def count(self, text: str) -> CountReport | None:
         """The tokens that the model would read if `text` were asked now; None while no engine runs."""
         if self.engine is None:
@@ -163,6 +184,17 @@ class ChatSession(SessionView):
         diff = await self._asking.diff(self.settings, self._conversation.asked, answer, beside)
         self.warm()
         return diff
+
+    async def replay(self, answer: Turn) -> Replay:
+        """Make an answer again from its provenance, and compare; nothing is stored.
+
+        Raises:
+            Mp13Error: it is no answer, what made it is not known, or one of its adapters is gone.
+        """
+        await self._idle.stop()
+        replay = await self._asking.replay(self.settings, self.tree.path_before(answer), answer)
+        self.warm()
+        return replay
 
     async def reload(self, name: str | None = None) -> list[str]:
         """Load again what changed on disk, `name` or all that did; returns the names. Running answers keep the old.

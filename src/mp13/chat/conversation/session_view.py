@@ -9,6 +9,7 @@ from mp13.chat.conversation.asking import Asking
 from mp13.chat.conversation.connection import Connect, EngineConnection, EngineState, available_adapters, launch
 from mp13.chat.conversation.idle import IdleWork
 from mp13.chat.conversation.remarks import Remark, remarks_on
+from mp13.chat.conversation.report import Report, details_of
 from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.tree import Conversation
 from mp13.chat.conversation.turn import Turn
@@ -66,6 +67,11 @@ class SessionView:
         """Where `turn` stands among its siblings: its number from 1, and how many they are."""
         beside = [one.id for one in self._conversation.siblings(turn)]
         return (beside.index(turn.id) + 1 if turn.id in beside else 1), len(beside)
+
+    def details(self, turn: Turn) -> Report:
+        """All that is known of a turn."""
+        ids = [one.id for one in self._conversation.path_to(turn)]
+        return details_of(turn, len(ids), self.place(turn))
 
     def prompt_of(self, turn: Turn) -> Turn:
         """`turn`, or the prompt that it answers."""

@@ -11,6 +11,7 @@ from mp13.service.schema import EngineInfo, FinishReason, Metrics, Provenance
 if TYPE_CHECKING:
     from mp13.chat.conversation.ask import Ask
     from mp13.chat.conversation.diff import Diff
+    from mp13.chat.conversation.report import Report
 
 Role = Literal["user", "assistant"]
 
@@ -102,8 +103,8 @@ class CommandResult:
 
     `message` is for the reader; `turns_changed` says that the session's turns are others now (/new, /resume) and have
     to be drawn again; `mix_changed` that another mix may answer; `engine_changed` that another engine is to be started;
-    `quit` that the chat is to end. An `ask` is for the caller to have answered, a `diff` for it to draw, and `copied`
-    for it to put into the clipboard.
+    `quit` that the chat is to end. An `ask` is for the caller to have answered, a `diff` or `report` for it to draw,
+    and `copied` for it to put into the clipboard.
     """
 
     message: str
@@ -114,3 +115,4 @@ class CommandResult:
     ask: "Ask | None" = None
     diff: "Diff | None" = None
     copied: str | None = None
+    report: "Report | None" = None

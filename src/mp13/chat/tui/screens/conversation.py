@@ -33,6 +33,7 @@ from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.live import Live
 from mp13.chat.tui.screens.help import HelpScreen
 from mp13.chat.tui.screens.mix_frame import MixFrame
+from mp13.chat.tui.screens.report import ReportScreen
 from mp13.chat.tui.tables import engine_rows, suggestions
 from mp13.chat.tui.widgets.columns import Columns
 from mp13.chat.tui.widgets.completion import Suggestion
@@ -138,8 +139,10 @@ class ConversationScreen(MixFrame):
             case EntryFailed(entry, reason) if entry in self._told:
                 self._told.discard(entry)
                 self.notify(printable(reason), severity="warning", markup=False)
-            case EntryFailed(entry, reason, partial):
+            case EntryFailed(entry, reason, partial, remedy):
                 await self._dialogue.fail(entry, reason, partial)
+                if remedy is not None and not partial:
+                    self.run_worker(self._offer_remedy(entry, remedy))
                 self._tell_places()
                 self._tell(loading=None)
                 self._look()
@@ -171,13 +174,17 @@ class ConversationScreen(MixFrame):
             self._tell(tokens_per_s=None, cached_tokens=None, context_tokens=None)
             if turns := self._session.turns:
                 self._tell_cost(turns[-1])
+        message = result.message
+        if result.report is not None:
+            message = result.report.summary if result.report.is_news else ""
+            self.app.push_screen(ReportScreen(result.report))
         if result.diff is not None:
             await self._take_apart(entry, result.diff)
         elif entry in self._told:
             self._told.discard(entry)
             self.notify(printable(result.message), markup=False)
         elif entry not in self._quiet:
-            await self._dialogue.settle(entry, result.message)
+            await self._dialogue.settle(entry, message)
         elif remarks := [str(remark) for remark in self._session.remarks if result.mix_changed]:
             await self._transcript.add(Notice("\n".join(remarks)))
         if result.mix_changed and result.ask is None:
@@ -206,6 +213,8 @@ class ConversationScreen(MixFrame):
             self.app.exit()
         elif line == "/help":
             self.action_help()
+        elif line == "/find":
+            self.action_search()
         elif self._session is None or not self._dialogs.open(self._session, line):
             await self._submit(line)
 

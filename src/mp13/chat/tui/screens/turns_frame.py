@@ -14,12 +14,17 @@ from mp13.chat.text import one_line, printable
 from mp13.chat.tui.events import Entry
 from mp13.chat.tui.keymap import bind, key_label
 from mp13.chat.tui.screens.frame import Frame
+from mp13.chat.tui.screens.full import FullScreen
+from mp13.chat.tui.screens.report import ReportScreen
+from mp13.chat.tui.screens.search import SearchScreen
 from mp13.chat.tui.widgets.turn_cursor import TurnCursor
+from mp13.errors import Mp13Error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mp13.chat.conversation.ask import Ask
+    from mp13.chat.conversation.store import Found
     from mp13.chat.conversation.turn import Turn
 
 
@@ -27,6 +32,7 @@ class TurnsFrame(Frame):
     BINDINGS = [
         bind("chat.undo", "undo", priority=True),
         bind("chat.redo", "redo", priority=True),
+        bind("conversations.search", "search", priority=True),
         bind("turns.enter", "step(-1)", "Turns"),
         bind("turns.onward", "step(1)"),
     ]
@@ -37,6 +43,7 @@ class TurnsFrame(Frame):
         self._edited: Turn | None = None  # the turn whose text is in the prompt
         self._draft = ""  # what was in the prompt before that
         self._undone = 0  # things done to the conversation, undone since and not done again
+        self._wanted_turn = ""  # the id of that to which the cursor is to go
         self._copied: tuple[str, int] = ("", 0)  # the turn whose code was copied last, and which block
 
     @abstractmethod
@@ -58,6 +65,23 @@ class TurnsFrame(Frame):
 
     async def action_redo(self) -> None:
         self._undone -= self._change("/redo") and self._undone > 0
+
+    def action_search(self) -> None:
+        """Look for words in all conversations, and go to the turn that is chosen."""
+        if (session := self._session) is None:
+            self.notify("One moment: the chat is still starting.")
+        elif session.store is None:
+            self.notify("Nothing is kept in this chat: it began with --no-log.", severity="warning")
+        else:
+            self.app.push_screen(SearchScreen(session.store, session.conversation_id), self._go_to_found)
+
+    def _go_to_found(self, found: Found | None) -> None:
+        if found is None or self._session is None or not self._may_change():
+            return
+        if found.conversation_id != self._session.conversation_id:
+            self._run_quietly(f"/resume {found.conversation_id}")
+        self._wanted_turn = found.turn_id
+        self._run_quietly(f"/go {found.turn_id}")
 
     def action_walk(self, turn_id: str, step: int) -> None:
         """Show the sibling before (-1) or after (1) a turn."""
@@ -99,6 +123,10 @@ class TurnsFrame(Frame):
                 await self._have_answered(f"/again {self._named(turn)}")
             case "continue":
                 await self._go_on(turn)
+            case "details":
+                self.app.push_screen(ReportScreen(self._session.details(turn)))
+            case "replay":
+                await self._submit(f"/replay {self._named(turn)}")
             case "copy":
                 self._copy(turn)
             case "code":
@@ -166,6 +194,29 @@ class TurnsFrame(Frame):
         which = f"block {place + 1} of {len(blocks)}" if len(blocks) > 1 else "the block of code"
         self.notify(f"Copied {which}: {one_line(blocks[place])[:40]}", markup=False)
 
+    async def _offer_remedy(self, entry: Entry, remedy: Ask) -> None:
+        """The context is full: say how much does not fit, and let the reader choose."""
+        assert self._session is not None
+        if not self._is_settled:
+            return
+        try:
+            room = await self._session.room(remedy.mixes[0])
+        except Mp13Error:
+            return  # that the context is full is on the screen already
+        if room.is_enough:
+            choice = await self.app.push_screen_wait(FullScreen(room))
+        else:
+            choice = "cancel"
+        if choice == "drop":
+            await self._submit(entry.text, remedy)
+        elif choice == "branch":
+            await self._submit(f"/branch {self._session.turns[-1].skipped + room.dropped}")
+        else:
+            self._prompt.offer(entry.text)
+            unanswered = self._session.turns[-1:] and self._session.turns[-1].role == "user"
+            if unanswered and entry.ask is None and not entry.is_command:
+                self._change("/undo")
+
     async def _have_answered(self, command: str) -> None:
         if self._may_change():
             self._prompt.focus()
@@ -194,6 +245,9 @@ class TurnsFrame(Frame):
         marked = self._transcript.turn
         turns = self._session.turns if self._session is not None else []
         at = None if marked is None else _nearest(turns, marked)
+        if self._wanted_turn in (ids := [turn.id for turn in turns]):
+            at = ids.index(self._wanted_turn)
+            marked, self._wanted_turn = turns[at], ""
         await self._redraw(at)
         if marked is not None:
             self._transcript.mark(None if at is None else turns[at])

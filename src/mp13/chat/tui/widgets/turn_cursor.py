@@ -30,6 +30,7 @@ class TurnCursor(Transcript):
         bind("turns.previous", "act('previous')", "‹"),
         bind("turns.next", "act('next')", "›"),
         bind("turns.details", "act('details')", "Details"),
+        bind("turns.replay", "act('replay')", "Replay"),
         bind("turns.copy", "act('copy')", "Copy"),
         bind("turns.code", "act('code')", "Code"),
         bind("turns.fork", "act('fork')", "Fork"),

@@ -1,0 +1,61 @@
+"""The choice that a reader has when the context is full: nothing is left out unasked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from mp13.chat.tui.keymap import bind, hints
+
+if TYPE_CHECKING:
+    from mp13.chat.conversation.room import Room
+
+Choice = Literal["drop", "branch", "cancel"]
+
+
+class FullScreen(ModalScreen[Choice]):
+    BINDINGS = [
+        bind("dialog.keep", "keep", "Choose", priority=True),
+        bind("dialog.close", "dismiss('cancel')", "Close"),
+    ]
+
+    def __init__(self, room: Room) -> None:
+        super().__init__()
+        self._room = room
+
+    def compose(self) -> ComposeResult:
+        room = self._room
+        exchanges = f"{room.dropped} exchange{'s' if room.dropped > 1 else ''}"
+        tokens = f"{room.prompt_tokens - room.kept_tokens:,} tokens"
+        with Vertical(id="full", classes="dialog") as dialog:
+            dialog.border_title = "The context is full"
+            dialog.border_subtitle = hints(self, keep="choose", close="cancel")
+            yield Static(
+                f"This conversation has {room.prompt_tokens:,} tokens; the model reads {room.context_limit:,}, "
+                "and the answer needs room too.",
+                markup=False,
+            )
+            yield OptionList(
+                Option(f"Leave out the oldest {exchanges} ({tokens})", "drop"),
+                Option(f"Branch: a new conversation that begins after the oldest {exchanges}", "branch"),
+                Option("Cancel: the prompt comes back, and nothing has changed", "cancel"),
+                markup=False,
+                compact=True,
+            )
+
+    def on_mount(self) -> None:
+        self.query_one(OptionList).highlighted = 0
+
+    def action_keep(self) -> None:
+        self.query_one(OptionList).action_select()
+
+    @on(OptionList.OptionSelected)
+    def _chosen(self, event: OptionList.OptionSelected) -> None:
+        choices: dict[str | None, Choice] = {"drop": "drop", "branch": "branch"}
+        self.dismiss(choices.get(event.option_id, "cancel"))
