@@ -18,6 +18,11 @@ from mp13.service.schema import Metrics, Provenance
 LATEST = "latest"
 _COLUMNS = "id, parent_id, role, text, mix, system, token_ids, finish_reason, provenance, metrics, created_at, skipped"
 _TITLE = """coalesce(title, (SELECT text FROM turns f WHERE f.conversation_id = c.id ORDER BY seq LIMIT 1))"""
+_WRITTEN = ("text", "token_ids", "finish_reason", "provenance", "metrics")
+_REPLACES_DRAFT = (
+    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{column} = excluded.{column}' for column in _WRITTEN)}"
+    " WHERE finish_reason = 'abort' AND conversation_id = excluded.conversation_id"
+)
 _metrics: TypeAdapter[Metrics] = TypeAdapter(Metrics)
 
 
@@ -56,11 +61,18 @@ class ConversationStore(StoreFile):
     """What can be stored and found in the file."""
 
     def add(self, conversation_id: str, turn: Turn, kept: bool = True) -> None:
-        """Store `turn`, and its conversation with the first one. When this returns, it is on disk.
+        """Store `turn`, and its conversation with the first one; of a draft it takes the place. When this returns, it is
+        on disk.
 
         The path goes on with it, unless it is not `kept`: an answer beside the one that was.
         """
         self.add_all(conversation_id, [turn], head=turn.id if kept else None)
+
+    def draft(self, conversation_id: str, turn: Turn, kept: bool = True) -> None:
+        """Store an answer as far as it has come, which survives the end of this process; `add` replaces it. It waits
+        neither for the disk nor for another chat that writes: the next draft comes in a moment."""
+        with self._hurried():
+            self.add(conversation_id, turn, kept)
 
     def add_all(
         self, conversation_id: str, turns: Sequence[Turn], *, head: str | None = None, title: str | None = None
@@ -74,7 +86,7 @@ class ConversationStore(StoreFile):
                 (conversation_id, turns[0].created_at, title),
             )
             marks = ", ".join("?" * len(rows[0]))
-            self._db.executemany(f"INSERT INTO turns ({columns}) VALUES ({marks})", rows)
+            self._db.executemany(f"INSERT INTO turns ({columns}) VALUES ({marks}) {_REPLACES_DRAFT}", rows)
             if head is not None:
                 self._db.execute("UPDATE conversations SET head = ? WHERE id = ?", (head, conversation_id))
 

@@ -5,7 +5,7 @@ What is stored in it is store.py's.
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +26,8 @@ class StoreFile:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or data_dir() / "conversations.db"
+        self.waiting: list[Callable[[], None]] = []  # what could not be stored yet, in order, and why: keeping.py's
+        self.failure: str | None = None
         _create_private(self.path)
         with self._explained():
             # its users are careful to call from one thread at once, not always the same
@@ -64,6 +66,18 @@ class StoreFile:
             except BaseException:
                 self._db.rollback()
                 raise
+
+    @contextmanager
+    def _hurried(self) -> Iterator[None]:
+        """What is committed meanwhile survives the end of the process, not that of the machine; no lock is waited for."""
+        with self._explained():
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute("PRAGMA busy_timeout = 0")
+            try:
+                yield
+            finally:
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._db.execute(f"PRAGMA busy_timeout = {round(_BUSY_S * 1000)}")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

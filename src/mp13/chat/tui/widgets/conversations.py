@@ -79,8 +79,7 @@ class ConversationsPanel(Panel):
         if not (self._is_filled and self.display):
             return
         if self._store is None:
-            starting = "One moment: the chat is still starting."
-            self._tell(starting if self.session is None else "Nothing is kept in this chat: it began with --no-log.")
+            self._tell(_no_store_note(self.session))
             return
         with self._explained():
             text = self._search.value.strip()
@@ -257,3 +256,9 @@ class ConversationsPanel(Panel):
             yield
         except Mp13Error as error:
             self.notify(printable(str(error)), severity="error", markup=False)
+
+
+def _no_store_note(session: ChatSession | None) -> str:
+    if session is None:
+        return "One moment: the chat is still starting."
+    return printable(session.not_kept or "") or "Nothing is kept in this chat: it began with --no-log."

@@ -27,6 +27,7 @@ class Status:
     loading: str | None = None
     fraction: float | None = None  # of loading, 0 to 1; None where no length is known
     problem: str = ""
+    is_kept: bool = True  # on disk
     tokens_per_s: float | None = None
     cached_tokens: int | None = None
     context_tokens: int | None = None
@@ -66,8 +67,9 @@ def _left(status: Status) -> list[_Part]:
     mix = _Part([("● ", f"${mix_voices(status.mix)[0]}"), *mix_spans(status.mix)], 9)
     remarks = [_part(remark, 7, "$text-warning") for remark in status.remarks]
     warmth = [_part(status.warmth, 4)] if status.warmth else []
+    kept = [] if status.is_kept else [_part("not saved", 8, "$text-warning")]
     model = [_part(status.model, 2)] if status.model else []
-    return [mix, *warmth, *remarks, *model]
+    return [mix, *kept, *warmth, *remarks, *model]
 
 
 def _right(status: Status) -> list[_Part]:
