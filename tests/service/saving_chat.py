@@ -1,5 +1,5 @@
-"""Chats that are there to be killed: each number on standard input forks one, which talks to an engine process of its own
-around the fake engine and stores what is said. It tells on standard output what it has acknowledged, a line each:
+"""Chats that are there to be killed: each number on standard input forks one, which talks to an engine process of its
+own around the fake engine and stores what is said. It tells on standard output what it has acknowledged, a line each:
 
     pid N           it has begun          asked ID        a prompt is stored
     draft ID N      N characters of an answer are stored  said PROMPT     an answer to the prompt has begun on screen

@@ -1,5 +1,5 @@
-"""Chats that are killed in the middle of saving and streaming: what they acknowledged is there, what had come of answers
-too, the store opens, and no engine process stays. 30 of them in `test`, 300 in `soak`."""
+"""Chats that are killed in the middle of saving and streaming: what they acknowledged is there, what had come of
+answers too, the store opens, and no engine process stays. 30 of them in `test`, 300 in `soak`."""
 
 import os
 import random

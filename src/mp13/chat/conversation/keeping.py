@@ -1,4 +1,4 @@
-"""What happens to a conversation, on its way to disk. Where that fails it waits here, and nothing is lost while the chat
+"""What happens to a conversation, on its way to disk. Where that fails it waits, and nothing is lost while the chat
 lives. What a conversation is, is tree.py's; the file store.py's.
 """
 

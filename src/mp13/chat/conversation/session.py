@@ -80,9 +80,9 @@ class ChatSession(SessionView):
         """Have something answered: Asked, TextDelta…, then an AnswerDone for each mix; the first mix's answer is kept.
 
         Where no engine runs, or another than the settings ask for, one is started first (LoadProgress…, EngineReady);
-        one that died unseen is restarted once. A prompt is stored before anything else happens, and what comes of answers
-        meanwhile. When the caller cancels or closes the iterator, or the engine dies in the middle, the partial answer
-        is `turns[-1]`, stored and marked "abort". A Keeping comes when storing begins to fail, or works again.
+        one that died unseen is restarted once. A prompt is stored before anything else happens, and answers while they
+        come. When the caller cancels or closes the iterator, or the engine dies in the middle, the partial answer is
+        `turns[-1]`, stored and marked "abort". A Keeping comes when storing begins to fail, or works again.
 
         Raises:
             Mp13Error: there is nothing such to answer; nothing changed. Or it cannot be answered; a new prompt stays in

@@ -61,8 +61,8 @@ class ConversationStore(StoreFile):
     """What can be stored and found in the file."""
 
     def add(self, conversation_id: str, turn: Turn, kept: bool = True) -> None:
-        """Store `turn`, and its conversation with the first one; of a draft it takes the place. When this returns, it is
-        on disk.
+        """Store `turn`, and its conversation with the first one; it takes the place of its draft. When this returns, it
+        is on disk.
 
         The path goes on with it, unless it is not `kept`: an answer beside the one that was.
         """

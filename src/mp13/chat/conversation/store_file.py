@@ -69,7 +69,7 @@ class StoreFile:
 
     @contextmanager
     def _hurried(self) -> Iterator[None]:
-        """What is committed meanwhile survives the end of the process, not that of the machine; no lock is waited for."""
+        """What is committed in it survives the end of the process, not that of the machine; no lock is waited for."""
         with self._explained():
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute("PRAGMA busy_timeout = 0")

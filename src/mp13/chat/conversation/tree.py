@@ -163,7 +163,7 @@ class Conversation:
         self._keeper.add(turn, kept)
 
     def draft(self, turn: Turn, place: int) -> None:
-        """Have what came of an answer so far on disk, for the case that this process is killed. Nothing changes here."""
+        """Have what came of an answer so far on disk, in case this process is killed. Nothing changes here."""
         self._keeper.draft(turn, kept=place == 0)
 
     def skip(self, exchanges: int) -> None:
