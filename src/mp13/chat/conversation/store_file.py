@@ -5,8 +5,8 @@ What is stored in it is store.py's.
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -52,6 +52,24 @@ class StoreFile:
     def close(self) -> None:
         self._db.close()
 
+    def recover(
+        self,
+        conversation_columns: Sequence[str],
+        conversations: Iterable[Mapping[str, object]],
+        turn_columns: Sequence[str],
+        turns: Iterable[Mapping[str, object]],
+    ) -> None:
+        """Fill a new file with rows that were read out of a broken one, as they are."""
+        with self._transaction():
+            self._db.execute("PRAGMA defer_foreign_keys = ON")  # conversations and turns name each other
+            for table, columns, rows in (
+                ("conversations", conversation_columns, conversations),
+                ("turns", turn_columns, turns),
+            ):
+                marks = ", ".join("?" * len(columns))
+                insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
+                self._db.executemany(insert, [[row[column] for column in columns] for row in rows])
+
     def _rows(self, query: str, *values: object) -> list[Any]:
         with self._explained(), closing(self._db.execute(query, values)) as rows:
             return rows.fetchall()
@@ -93,7 +111,8 @@ def _create_private(path: Path) -> None:
     """Make the file its owner's alone from the moment it exists; SQLite gives its side files the same mode."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        with suppress(FileExistsError):  # to open and close it again would take SQLite's locks from this process
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
     except OSError as error:

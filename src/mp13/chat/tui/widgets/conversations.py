@@ -26,7 +26,8 @@ from mp13.errors import Mp13Error
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
-    from mp13.chat.conversation.store import ConversationStore, Found
+    from mp13.chat.conversation.store import ConversationStore
+    from mp13.chat.conversation.store_search import Found
 
 LIMIT = 200  # rows; a search finds what is older
 UNDO_S = 15.0  # how long a deleted conversation can be brought back
