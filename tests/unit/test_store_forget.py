@@ -92,6 +92,7 @@ def test_a_reader_that_does_not_end_is_told_and_nothing_is_in_a_list_any_more(
     store: ConversationStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_forget, "_PATIENCE_S", 0.1)
+    store._db.execute("PRAGMA busy_timeout = 100")
     say(store, "one", SECRET, turns=2)
     with closing(sqlite3.connect(store.path, isolation_level=None)) as reader:
         reader.execute("BEGIN")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mp13.chat.commands.adapters import ADAPTER_COMMANDS
 from mp13.chat.commands.chat import CHAT_COMMANDS
 from mp13.chat.commands.command import Command
+from mp13.chat.commands.history import HISTORY_COMMANDS
 from mp13.chat.commands.tree import TREE_COMMANDS
 from mp13.chat.conversation.turn import CommandResult
 from mp13.errors import ConfigError
@@ -73,6 +74,7 @@ COMMANDS = {
         *ADAPTER_COMMANDS,
         *TREE_COMMANDS,
         *CHAT_COMMANDS,
+        *HISTORY_COMMANDS,
         Command("/help", "", "Show this.", _help),
     )
 }

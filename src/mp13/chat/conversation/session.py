@@ -131,7 +131,7 @@ class ChatSession(SessionView):
 
     def _keeping(self) -> Iterator[Keeping]:
         """What is new about it."""
-        if self._told_of_keeping != (problem := self._conversation.not_kept):
+        if self._told_of_keeping != (problem := self._conversation.keeper.failure):
             self._told_of_keeping = problem
             yield Keeping(problem)
 
@@ -267,6 +267,6 @@ class ChatSession(SessionView):
         """Let the engine go (it ends with its last chat) and close the store."""
         await self._idle.stop()
         await self._connection.close()
-        self._conversation.flush()
+        self._conversation.keeper.flush()
         if self._store is not None:
             self._store.close()

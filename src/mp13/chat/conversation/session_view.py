@@ -56,7 +56,7 @@ class SessionView:
     @property
     def not_kept(self) -> str | None:
         """Why what is said is not on disk although it should be; None where all is well."""
-        return self._no_store or self._conversation.not_kept
+        return self._no_store or self._conversation.keeper.failure
 
     @property
     def conversation_id(self) -> str:

@@ -15,6 +15,16 @@ from mp13.errors import Mp13Error
 from mp13.library.paths import data_dir
 
 _BUSY_S = 5.0  # how long another chat may hold the file before a write gives up
+_REPAIR = "`mp13 history repair` recovers what can be read; or use --no-log"
+_REMEDY = "move it away, use --no-log, or set MP13_DATA_DIR elsewhere"
+_REMEDIES = (
+    ("not a database", _REPAIR),
+    ("malformed", _REPAIR),
+    ("corrupt", _REPAIR),
+    ("is full", "make room on the disk"),
+    ("readonly", "make it and its folder writable, or set MP13_DATA_DIR elsewhere"),
+    ("locked", "another program holds it for long; end that, or wait"),
+)
 
 
 class StoreFile:
@@ -102,9 +112,8 @@ class StoreFile:
         try:
             yield
         except sqlite3.Error as error:
-            raise Mp13Error(
-                f"{self.path} cannot be used ({error}); move it away, use --no-log, or set MP13_DATA_DIR elsewhere"
-            ) from error
+            remedy = next((remedy for sign, remedy in _REMEDIES if sign in str(error)), _REMEDY)
+            raise Mp13Error(f"{self.path} cannot be used ({error}); {remedy}") from error
 
 
 def _create_private(path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from mp13.chat.conversation.keeping import Keeper
-from mp13.chat.conversation.store import ConversationStore, StoredTree
+from mp13.chat.conversation.store import ConversationStore, StoredTree, WholeConversation
 from mp13.chat.conversation.turn import Turn
 from mp13.errors import ConfigError, MixError
 from mp13.mix import parse_mix
@@ -30,7 +30,7 @@ class _State:
 
 class Conversation:
     """An answer keeps its own conversation, whatever /new does while it is written. `turns` is the path. What cannot
-    be stored stays in memory, and `not_kept` says why.
+    be stored stays in memory, and its `keeper` says why.
 
     Raises:
         ConfigError: from any call, when it names a turn that is not there, or asks for what cannot be; nothing changed.
@@ -45,7 +45,7 @@ class Conversation:
         self._taken: dict[str | None, str] = {}  # the child that was on the path last
         self._pins: dict[str, str] = {}
         self._first_pin: str | None = None  # of a conversation that has no turn yet
-        self._keeper = Keeper(store, self.id)
+        self.keeper = Keeper(store, self.id)
         self._deleted: frozenset[str] = frozenset()
         self._done: list[_State] = []
         self._undone: list[_State] = []
@@ -60,14 +60,11 @@ class Conversation:
         conversation._go(tree.head if tree.head in conversation._known else None)
         return conversation
 
-    @property
-    def not_kept(self) -> str | None:
-        """Why what happened last is not on disk."""
-        return self._keeper.failure
-
-    def flush(self) -> None:
-        """Try once more to store what is not on disk."""
-        self._keeper.flush()
+    def whole(self) -> WholeConversation:
+        """All of it; a title is the store's to know."""
+        turns = [turn for id, turn in self._known.items() if id not in self._deleted]
+        at = turns[0].created_at if turns else 0.0
+        return WholeConversation(self.id, at, None, None, self.head, dict(self._pins), turns)
 
     @property
     def head(self) -> str | None:
@@ -136,7 +133,7 @@ class Conversation:
     def ask(self, turn: Turn) -> None:
         """Go on with a prompt, under the last turn or, where it has another parent, beside what came after that."""
         before = self._state()
-        self._keeper.add(turn)
+        self.keeper.add(turn)
         self._know(turn)
         self._go(turn.id)
         self._pin_first(turn)
@@ -160,17 +157,17 @@ class Conversation:
         self._know(turn)
         if kept:
             self._go(turn.id)
-        self._keeper.add(turn, kept)
+        self.keeper.add(turn, kept)
 
     def draft(self, turn: Turn, place: int) -> None:
         """Have what came of an answer so far on disk, in case this process is killed. Nothing changes here."""
-        self._keeper.draft(turn, kept=place == 0)
+        self.keeper.draft(turn, kept=place == 0)
 
     def skip(self, exchanges: int) -> None:
         """Leave the oldest `exchanges` out of what the model reads for the last prompt and those after it."""
         prompt = self.prompt
         assert prompt is not None
-        self._keeper.skip(prompt.id, exchanges)
+        self.keeper.skip(prompt.id, exchanges)
         changed = replace(prompt, skipped=exchanges)
         self._known[prompt.id] = changed
         self.turns[self.turns.index(prompt)] = changed
@@ -220,7 +217,7 @@ class Conversation:
         if not self.turns:
             self._first_pin = mix
             return
-        self._keeper.pin(self.turns[-1].id, mix or "")
+        self.keeper.pin(self.turns[-1].id, mix or "")
         self._pins[self.turns[-1].id] = mix or ""
 
     def undo(self) -> None:
@@ -238,7 +235,7 @@ class Conversation:
             made._know(turns[-1])
         made._go(turns[-1].id if turns else None)
         if turns:
-            made._keeper.add_all(turns)
+            made.keeper.add_all(turns)
         return made
 
     def _below(self, id: str | None) -> list[Turn]:
@@ -263,7 +260,7 @@ class Conversation:
 
     def _pin_first(self, turn: Turn) -> None:
         if self._first_pin is not None:
-            self._keeper.pin(turn.id, self._first_pin)
+            self.keeper.pin(turn.id, self._first_pin)
             self._pins[turn.id], self._first_pin = self._first_pin, None
 
     def _state(self) -> _State:
@@ -281,7 +278,7 @@ class Conversation:
     def _become(self, state: _State) -> None:
         if self._known:
             removed, restored = state.deleted - self._deleted, self._deleted - state.deleted
-            self._keeper.move(state.head, removed, restored)
+            self.keeper.move(state.head, removed, restored)
         self._deleted = state.deleted
         self._go(state.head)
 
