@@ -262,4 +262,6 @@ class ConversationsPanel(Panel):
 def _no_store_note(session: ChatSession | None) -> str:
     if session is None:
         return "One moment: the chat is still starting."
-    return printable(session.not_kept or "") or "Nothing is kept in this chat: it began with --no-log."
+    if session.not_kept:  # which the transcript explains
+        return "Nothing is saved in this chat."
+    return "Nothing is kept in this chat: it began with --no-log."
