@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.turn import Turn
 from mp13.chat.history.export import export, markdown, numbers, samples
 from mp13.chat.history.importing import import_file
-from mp13.errors import ConfigError
+from mp13.errors import ConfigError, Mp13Error
 from mp13.library.data.check import check
 from mp13.library.data.reading import DataSet
 from tests.unit.test_store import METRICS, PROVENANCE
@@ -118,6 +119,19 @@ class TestOurJson:
         (tmp_path / "all.json").write_bytes(data[: len(data) // 2])
         with pytest.raises(ConfigError, match=r"all.json: Invalid JSON.* line \d+ column \d+; nothing was imported"):
             import_file(tmp_path / "all.json", store)
+
+
+def test_of_several_conversations_all_are_stored_or_none(store: ConversationStore, tmp_path: Path) -> None:
+    for id in ("c" * 32, "d" * 32):
+        fill(store, id)
+    wholes = [store.whole(id) for id in ("c" * 32, "d" * 32)]
+    with ConversationStore(tmp_path / "other.db") as other:
+        clash = replace(wholes[1], turns=[replace(wholes[1].turns[0], id=wholes[0].turns[0].id)], head=None, pins={})
+        with pytest.raises(Mp13Error, match="UNIQUE"):
+            other.put([wholes[0], clash])
+        assert other.known_ids(with_deleted=True) == []
+        other.put(wholes)
+        assert [other.whole(one.id) for one in wholes] == wholes
 
 
 class TestFromElsewhere:

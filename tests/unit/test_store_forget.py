@@ -66,6 +66,20 @@ def test_what_was_deleted_before_is_gone_too_and_while_another_chat_is_open(stor
     assert store.known_ids() == ["three"]
 
 
+def test_what_an_other_program_deleted_without_care_is_gone_too_and_the_room_is_free(store: ConversationStore) -> None:
+    say(store, "one", SECRET)
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as careless:
+        careless.execute("PRAGMA secure_delete = OFF")
+        careless.execute("UPDATE conversations SET head = NULL, title = NULL")
+        careless.execute("DELETE FROM turns")
+        careless.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert files_with(SECRET) != []
+    before = store.path.stat().st_size
+    store.forget(["one"])
+    assert files_with(SECRET) == []
+    assert store.path.stat().st_size < before
+
+
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_copies_from_before_a_migration_forget_it_too_and_keep_the_rest(version: int) -> None:
     path = make(version)
