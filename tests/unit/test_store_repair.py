@@ -108,6 +108,49 @@ def test_what_the_wal_holds_is_recovered_too() -> None:
     assert b"said last" in (data_dir() / "conversations.db.broken-1-wal").read_bytes()
 
 
+def test_of_a_turn_with_garbage_in_it_the_text_is_recovered() -> None:
+    path = fill(5, 10)
+    with ConversationStore() as store:
+        said = Turn("assistant", "kept " * 400, "base", store.turns("c01")[-1].id, token_ids=(1234567, 2))
+        store.add("c01", said)
+    data = path.read_bytes().replace(b"[1234567, 2]", b"\xff\x00garbage!{\x01")
+    path.write_bytes(data)
+    smash(path, [0])
+    repair(path)
+    with ConversationStore() as store:
+        recovered = store.turns("c01")[-1]
+        assert (recovered.text, recovered.token_ids) == ("kept " * 400, None) or len(store.turns("c01")) == 10
+        assert len(store.turns("c03")) == 10
+
+
+@pytest.mark.parametrize("in_wal", [False, True])
+def test_a_file_whose_first_page_is_broken_gives_all_its_turns_back(in_wal: bool) -> None:
+    path = fill(5, 10)
+    if in_wal:
+        script = (
+            "import os\n"
+            "from mp13.chat.conversation.store import ConversationStore\n"
+            "from mp13.chat.conversation.turn import Turn\n"
+            "ConversationStore().add('late', Turn('user', 'said last ' * 5000, 'base'))\n"
+            "os._exit(1)\n"
+        )
+        subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": str(SRC), "MP13_DATA_DIR": str(data_dir())})
+        data = (data_dir() / "conversations.db-wal").read_bytes()
+        (data_dir() / "conversations.db-wal").write_bytes(b"\xff" * 32 + data[32:])  # SQLite does not believe it now
+    else:
+        with ConversationStore() as store:
+            store.add("late", Turn("user", "said last " * 5000, "base", created_at=7.0))
+    smash(path, [0])
+    repaired = repair(path)
+    assert (repaired.problem, repaired.conversations, repaired.turns) == ("file is not a database", 6, 51)
+    with ConversationStore() as store:
+        assert [turn.text for turn in store.turns("late")] == ["said last " * 5000]
+        texts = [turn.text.rstrip("x") for turn in store.turns("c03")]
+        assert texts == [f"conversation 3 turn {count} " for count in range(10)]
+        assert {info.title for info in store.conversations()} >= {f"Title {number}" for number in range(5)}
+        assert store._rows("PRAGMA foreign_key_check") == []
+
+
 def test_a_file_that_is_no_database_makes_way_for_a_new_one_and_is_kept() -> None:
     path = data_dir() / "conversations.db"
     path.parent.mkdir(parents=True)

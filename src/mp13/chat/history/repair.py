@@ -1,6 +1,7 @@
 """Makes a conversations file that SQLite cannot read into one that it can: what can be read goes into a new file, the
 broken one stays beside it, untouched."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -13,6 +14,7 @@ from typing import Any
 
 from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.store_schema import SCHEMA_VERSION
+from mp13.chat.history.raw_pages import raw_rows
 from mp13.errors import ConfigError, Mp13Error
 
 _ROW_BYTES = 40  # no turn takes less of a file
@@ -21,6 +23,8 @@ _TURN = (
     "seq", "id", "conversation_id", "parent_id", "role", "text", "mix", "system", "token_ids", "finish_reason",
     "provenance", "metrics", "created_at", "skipped", "pin", "deleted_at",
 )  # fmt: skip
+
+_IN_JSON = ("token_ids", "provenance", "metrics")
 
 Row = dict[str, Any]
 
@@ -63,7 +67,7 @@ def repair(path: Path) -> Repaired:
             _copy(path, copy)
             if (problem := _problem(copy, path)) is None:
                 return Repaired(None)
-            conversations, turns, lost = _readable(copy)
+            conversations, turns, lost = _readable(copy, path)
             _write(new, conversations, turns)
             aside = _free_name(path)
             _copy(path, aside)
@@ -105,23 +109,47 @@ def _problem(copy: Path, path: Path) -> str | None:
     return None
 
 
-def _readable(copy: Path) -> tuple[dict[str, Row], dict[str, Row], int]:
+def _readable(copy: Path, path: Path) -> tuple[dict[str, Row], dict[str, Row], int]:
     """Conversations and turns by id, and how many turns were seen that could not be read."""
     lost = 0
+    raw_conversations, raw_turns = _raw(path)  # of which SQLite has moved nothing yet
     conversations: dict[str, Row] = {}
     turns: dict[str, Row] = {}
     with closing(sqlite3.connect(copy, isolation_level=None)) as db:
         db.text_factory = lambda data: data.decode("utf-8", "replace")
         for row in _rows(db, "conversations", _CONVERSATION, "rowid", copy):
-            if row is not None and isinstance(row["id"], str):
+            if row is not None and _is_conversation(row):
                 conversations[row["id"]] = row
         for row in _rows(db, "turns", _TURN, "seq", copy):
             if row is None or not _is_turn(row):
                 lost += 1
             else:
                 turns[row["id"]] = row
+    taken = {row["seq"] for row in turns.values()}
+    more = [row for row in raw_turns if row["id"] not in turns and row["seq"] not in taken]
+    turns |= {row["id"]: row for row in {row["seq"]: row for row in more}.values()}
+    lost = max(0, lost - len(more))
+    turns = dict(sorted(turns.items(), key=lambda item: int(item[1]["seq"])))
+    conversations = {row["id"]: row for row in raw_conversations} | conversations
     _mend(conversations, turns)
     return conversations, turns, lost
+
+
+def _raw(path: Path) -> tuple[list[Row], list[Row]]:
+    """Conversations and turns as they stand in the pages, whatever leads to these."""
+    conversations, turns = [], []
+    for rowid, values in raw_rows(path):
+        of_turn = dict.fromkeys(_TURN) | dict(zip(_TURN, [rowid, *values[1:]], strict=False))
+        of_conversation = dict.fromkeys(_CONVERSATION) | dict(zip(_CONVERSATION, values, strict=False))
+        for row in (of_turn, of_conversation):
+            for column in ("created_at", "archived_at", "deleted_at"):  # SQLite writes whole numbers as such
+                if isinstance(number := row.get(column), int):
+                    row[column] = float(number)
+        if len(_TURN) - 3 <= len(values) <= len(_TURN) and _is_turn(of_turn):
+            turns.append(of_turn)
+        elif len(values) <= len(_CONVERSATION) and _is_conversation(of_conversation):
+            conversations.append(of_conversation)
+    return conversations, turns
 
 
 def _rows(db: sqlite3.Connection, table: str, columns: tuple[str, ...], key: str, copy: Path) -> Iterator[Row | None]:
@@ -156,6 +184,10 @@ def _last(db: sqlite3.Connection, table: str, key: str, copy: Path) -> int:
     return copy.stat().st_size // _ROW_BYTES
 
 
+def _is_conversation(row: Row) -> bool:
+    return isinstance(row["id"], str) and isinstance(row["created_at"], float)
+
+
 def _is_turn(row: Row) -> bool:
     texts = all(isinstance(row[column], str) for column in ("id", "conversation_id", "text", "mix"))
     return texts and row["role"] in ("user", "assistant") and isinstance(row["created_at"], float)
@@ -166,12 +198,12 @@ def _mend(conversations: dict[str, Row], turns: dict[str, Row]) -> None:
     last turn; a conversation that is lost is made from its turns."""
     last: dict[tuple[str, str], str] = {}
     for row in turns.values():
+        _drop_garbage(row)
         of = row["conversation_id"]
         other = "user" if row["role"] == "assistant" else "assistant"
         if row["parent_id"] is not None and row["parent_id"] not in turns:
             row["parent_id"] = last.get((of, other))
         last[of, row["role"]] = row["id"]
-        row["skipped"] = row["skipped"] or 0
         made = conversations.setdefault(of, dict.fromkeys(_CONVERSATION) | {"id": of, "created_at": row["created_at"]})
         made["newest"] = row["id"]
     for id in [id for id, row in conversations.items() if "newest" not in row]:
@@ -179,6 +211,20 @@ def _mend(conversations: dict[str, Row], turns: dict[str, Row]) -> None:
     for row in conversations.values():
         newest = row.pop("newest")
         row["head"] = row["head"] if row["head"] in turns else newest
+
+
+def _drop_garbage(row: Row) -> None:
+    """Of what a turn need not have."""
+    for column in ("parent_id", "system", "token_ids", "finish_reason", "provenance", "metrics", "pin"):
+        value = row[column]
+        try:
+            is_good = value is None or (
+                isinstance(value, str) and (column not in _IN_JSON or json.loads(value) is not None)
+            )
+        except (ValueError, TypeError):
+            is_good = False
+        row[column] = value if is_good else None
+    row["skipped"] = row["skipped"] if isinstance(row["skipped"], int) else 0
 
 
 def _write(new: Path, conversations: dict[str, Row], turns: dict[str, Row]) -> None:
