@@ -119,7 +119,7 @@ def test_of_a_turn_with_garbage_in_it_the_text_is_recovered() -> None:
     repair(path)
     with ConversationStore() as store:
         recovered = store.turns("c01")[-1]
-        assert (recovered.text, recovered.token_ids) == ("kept " * 400, None) or len(store.turns("c01")) == 10
+        assert (recovered.text, recovered.token_ids) == ("kept " * 400, None)
         assert len(store.turns("c03")) == 10
 
 

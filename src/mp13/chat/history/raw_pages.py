@@ -22,7 +22,7 @@ def raw_rows(path: Path) -> Iterator[tuple[int, list[Value]]]:
             try:
                 (place,) = struct.unpack_from(">H", page, start + 8 + 2 * cell)
                 yield _row(page, place, pages, size)
-            except (IndexError, KeyError, UnicodeDecodeError, ValueError, struct.error):
+            except (IndexError, KeyError, ValueError, struct.error):
                 continue
 
 
@@ -79,7 +79,7 @@ def _values(record: bytes) -> list[Value]:
             if kind in _SIZES:
                 values.append(int.from_bytes(content, "big", signed=True))
             else:
-                values.append(content.decode() if kind % 2 else content)
+                values.append(content.decode("utf-8", "replace") if kind % 2 else content)
     return values
 
 
