@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from mp13.chat.conversation import connection
+from mp13.chat.conversation import asking, connection
 from mp13.chat.conversation.badge import badge, speed
 from mp13.chat.conversation.session import ChatSession
 from mp13.chat.conversation.store import ConversationStore
@@ -210,10 +210,56 @@ async def test_a_prompt_is_stored_before_it_is_answered(chats: Chats) -> None:
     chats.host.answers = [["a ", waits, "b"]]
     session = chats.open()
     task = await until_text(session, "hi")
-    assert [turn.text for turn in stored(session)] == ["hi"]
+    assert [turn.text for turn in stored(session)] == ["hi", "a "]
     waits.set()
     await task
+    assert stored(session) == session.turns
     assert [turn.text for turn in stored(session)] == ["hi", "a b"]
+
+
+async def test_what_came_of_an_answer_is_on_disk_as_cut_off_while_it_is_written_and_then_replaced(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "_DRAFT_EVERY_S", 0)
+    waits = asyncio.Event()
+    chats.host.answers = [["a ", "b ", waits, "c"]]
+    session = chats.open()
+    task = await until_text(session, "hi")
+    for _ in range(100):
+        await asyncio.sleep(0)
+    draft = stored(session)[1]
+    assert (draft.finish_reason, draft.token_ids, draft.metrics) == ("abort", (1, 2), None)
+    assert draft.provenance is not None
+    assert session.store is not None
+    assert [found.snippet for found in session.store.search("b")] == ["a \x02b\x03 "]
+    waits.set()
+    answer = await task
+    assert answer.id == draft.id
+    assert session.store.tree(session.conversation_id).turns == session.turns
+    assert [found.snippet for found in session.store.search("b")] == ["a \x02b\x03 c"]
+
+
+async def test_drafts_are_stored_once_in_a_while_and_not_with_every_token(
+    chats: Chats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chats.host.answers = [["a "] * 100]
+    session = chats.open()
+    drafts: list[str] = []
+    monkeypatch.setattr(session.store, "draft", lambda id, turn, kept: drafts.append(turn.text))
+    await ask(session, "hi")
+    assert drafts == ["a "]
+
+
+async def test_a_draft_waits_for_no_other_chat_and_leaves_the_store_careful(chats: Chats) -> None:
+    session = chats.open()
+    with ConversationStore() as other, other._transaction():  # another chat writes, for long
+        assert session.store is not None
+        with pytest.raises(Mp13Error, match="locked"):
+            session.store.draft("one", Turn("assistant", "x", "base", finish_reason="abort"))
+    assert session.store._db.execute("PRAGMA busy_timeout").fetchone() == (5000,)
+    assert session.store._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert (await ask(session, "hi")).text == "an answer"
+    assert stored(session) == session.turns
 
 
 async def test_a_cancelled_answer_is_kept_and_marked(chats: Chats) -> None:

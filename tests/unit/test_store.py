@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mp13.chat.conversation import store_schema
 from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.store_schema import SCHEMA_VERSION
 from mp13.chat.conversation.turn import Turn
@@ -82,59 +81,6 @@ def test_an_answer_beside_the_kept_one_is_stored_and_the_path_goes_around_it(sto
     assert ConversationStore().turns("one") == [prompt, beside, leaf]
     with pytest.raises(Mp13Error, match="cannot be used"):
         store.move("one", "nobody")
-
-
-def _as_schema_2(store: ConversationStore) -> None:
-    """Two versions before this one."""
-    store._db.execute("PRAGMA foreign_keys = OFF")
-    store._db.execute("DROP INDEX turns_of_parent")
-    for table, columns in (
-        ("conversations", ("title", "archived_at", "deleted_at")),
-        ("turns", ("skipped", "pin", "deleted_at")),
-    ):
-        for column in columns:
-            store._db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-
-
-def _as_schema_1(store: ConversationStore) -> None:
-    """What the version before this one left behind."""
-    store._db.execute("PRAGMA foreign_keys = OFF")
-    _as_schema_2(store)
-    store._db.execute("ALTER TABLE conversations DROP COLUMN head")
-    store._db.execute("PRAGMA user_version = 1")
-    store.close()
-
-
-def test_a_file_of_schema_1_is_copied_aside_and_goes_on_where_it_ended() -> None:
-    store = ConversationStore()
-    prompt = Turn("user", "ask", "base")
-    turns = [prompt, answer_to(prompt, "first"), answer_to(prompt, "second")]
-    for turn in turns:
-        store.add("one", turn)
-    store.add("two", Turn("user", "elsewhere", "base"))
-    _as_schema_1(store)
-    with ConversationStore() as migrated:
-        assert migrated.turns("one") == [turns[0], turns[2]]
-        assert [turn.text for turn in migrated.turns("two")] == ["elsewhere"]
-        migrated.add("three", Turn("user", "new", "base"))
-    aside = data_dir() / "conversations.db.schema-1"
-    assert stat.S_IMODE(aside.stat().st_mode) == 0o600
-    with sqlite3.connect(aside) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (1,)
-        assert db.execute("SELECT count(*) FROM turns").fetchone() == (4,)
-    db.close()
-
-
-def test_a_migration_that_fails_leaves_the_file_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = ConversationStore()
-    store.add("one", Turn("user", "kept", "base"))
-    _as_schema_1(store)
-    broken = {**store_schema._MIGRATIONS, 2: store_schema._MIGRATIONS[2] + "UPDATE nowhere SET x = 1;\n"}
-    with monkeypatch.context() as patch, pytest.raises(Mp13Error, match="no such table"):
-        patch.setattr(store_schema, "_MIGRATIONS", broken)
-        ConversationStore()
-    with ConversationStore() as migrated:
-        assert [turn.text for turn in migrated.turns("one")] == ["kept"]
 
 
 def test_a_turn_that_was_acknowledged_survives_kill_9(store: ConversationStore) -> None:

@@ -1,6 +1,6 @@
 """A conversation is a tree: turns stand beside each other, the path walks among them, and anything can be undone."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from mp13.chat.conversation.ask import Ask
 from mp13.chat.conversation.badge import badge
 from mp13.chat.conversation.session import ChatSession
 from mp13.chat.conversation.store import ConversationStore
-from mp13.chat.conversation.turn import AnswerDone, Asked, TextDelta
+from mp13.chat.conversation.turn import AnswerDone, Asked, Keeping, TextDelta
 from mp13.chat.settings.load import load_settings
 from mp13.errors import ConfigError, ContextError, Mp13Error
 from tests.fakes.fake_adapter import make_adapter
@@ -34,9 +34,8 @@ async def answer(session: ChatSession, ask: Ask) -> list[object]:
     return [event async for event in session.answer(ask)]
 
 
-async def say(session: ChatSession, *texts: str) -> None:
-    for text in texts:
-        await answer(session, Ask(text))
+async def say(session: ChatSession, *texts: str) -> list[object]:
+    return [event for text in texts for event in await answer(session, Ask(text))]
 
 
 def path(session: ChatSession) -> list[str]:
@@ -240,44 +239,48 @@ class TestFullContext:
 
 
 class TestNotKept:
-    async def test_an_answer_that_cannot_be_stored_stays_and_is_stored_with_the_next(
-        self, session: ChatSession, monkeypatch: pytest.MonkeyPatch
+    """A disk that is full, and then not any more."""
+
+    @pytest.fixture
+    def full(self, session: ChatSession) -> Iterator[Callable[[], None]]:
+        """The disk is full until it is called."""
+        assert session.store is not None
+        with pytest.MonkeyPatch.context() as patch:
+            for what in ("add", "add_all", "move", "pin"):
+                patch.setattr(session.store, what, self._refuse)
+            yield patch.undo
+
+    @staticmethod
+    def _refuse(*_: object, **__: object) -> None:
+        raise Mp13Error("the disk is full")
+
+    async def test_the_chat_goes_on_says_so_once_and_stores_everything_when_it_can_again(
+        self, session: ChatSession, full: Callable[[], None]
+    ) -> None:
+        told = [event for text in ("first", "second") for event in await say(session, text)]
+        assert [event.problem for event in told if isinstance(event, Keeping)] == ["the disk is full"]
+        assert (path(session), stored(session)) == (["first", "an answer", "second", "an answer"], [])
+        session.tree.delete(session.turns[2])
+        assert session.not_kept == "the disk is full"
+        full()
+        assert [event for event in await say(session, "third") if isinstance(event, Keeping)] == [Keeping(None)]
+        assert stored(session) == path(session) == ["first", "an answer", "third", "an answer"]
+        assert session.not_kept is None
+        with ConversationStore() as store:
+            assert len(store.tree(session.conversation_id).turns) == 4
+
+    async def test_a_conversation_that_was_left_is_stored_too_when_it_can_be(
+        self, session: ChatSession, full: Callable[[], None]
     ) -> None:
         await say(session, "first")
-        store = session.store
-        assert store is not None
-        add = store.add
-
-        def full(*arguments: object) -> None:
-            if arguments[1].role == "assistant":  # type: ignore[attr-defined]
-                raise Mp13Error("the disk is full")
-            add(*arguments)  # type: ignore[arg-type]
-
-        with monkeypatch.context() as patch:
-            patch.setattr(store, "add", full)
-            with pytest.raises(Mp13Error, match="the answer is not stored: the disk is full"):
-                await say(session, "second")
-            assert path(session) == ["first", "an answer", "second", "an answer"]
-        assert stored(session) == ["first", "an answer", "second"]
-        await say(session, "third")
-        assert stored(session) == path(session)
-        assert len(path(session)) == 6
-
-    async def test_a_prompt_that_cannot_be_stored_is_not_asked(
-        self, session: ChatSession, host: FakeHost, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        assert session.store is not None
-
-        def full(*arguments: object) -> None:
-            raise Mp13Error("the disk is full")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(session.store, "add", full)
-            with pytest.raises(Mp13Error, match="disk is full"):
-                await say(session, "first")
-        assert (path(session), host.requests) == ([], [])
-        await say(session, "again")
-        assert stored(session) == ["again", "an answer"]
+        left = session.conversation_id
+        session.new()
+        await say(session, "elsewhere")
+        full()
+        await session.close()
+        with ConversationStore() as store:
+            assert [turn.text for turn in store.turns(left)] == ["first", "an answer"]
+            assert [turn.text for turn in store.turns(session.conversation_id)] == ["elsewhere", "an answer"]
 
 
 async def test_a_tree_is_not_moved_in_while_it_is_answered(session: ChatSession) -> None:

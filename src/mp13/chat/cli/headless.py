@@ -13,7 +13,7 @@ from mp13.chat.cli.printer import Printer
 from mp13.chat.commands.table import is_command, prompt_of
 from mp13.chat.conversation.ask import Ask
 from mp13.chat.conversation.session import ChatSession
-from mp13.chat.conversation.turn import Asked
+from mp13.chat.conversation.turn import Asked, Keeping
 from mp13.chat.settings.model import STARTER_NAMES
 from mp13.errors import ConfigError, Mp13Error
 
@@ -48,6 +48,8 @@ def read_script(path: Path) -> list[Line]:
 async def run_headless(session: ChatSession, lines: Iterable[Line], as_json: bool) -> None:
     """Start the engine, then do `lines` one after the other. Raises the Mp13Error of the first that fails."""
     printer = Printer(as_json)
+    if session.not_kept:
+        printer.show(Keeping(session.not_kept))
     try:
         if session.settings.model not in STARTER_NAMES:  # whose adapters may come with it
             await session.set_mix(session.mix)  # refuses what is not on disk before the model loads

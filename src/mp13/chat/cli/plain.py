@@ -15,6 +15,7 @@ from mp13.chat.cli.printer import Printer
 from mp13.chat.commands.table import complete, is_command, prompt_of
 from mp13.chat.conversation.ask import Ask
 from mp13.chat.conversation.badge import badge
+from mp13.chat.conversation.remarks import keeping_text
 from mp13.chat.conversation.session import ChatSession
 from mp13.chat.conversation.turn import EngineFailed
 from mp13.chat.settings.schema import Settings
@@ -55,6 +56,8 @@ class PlainChat:
 
     def run(self) -> None:
         _say(GREETING)
+        if self._session.not_kept:
+            _say(keeping_text(self._session.not_kept))
         self._show_path()
         self._do(self._start)
         with _completing(self._complete):

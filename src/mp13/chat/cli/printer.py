@@ -9,13 +9,14 @@ from mp13.chat.cli.outcome import complain
 from mp13.chat.cli.progress import Progress
 from mp13.chat.conversation.badge import badge
 from mp13.chat.conversation.diff import Diff
-from mp13.chat.conversation.remarks import Remark
+from mp13.chat.conversation.remarks import Remark, keeping_text
 from mp13.chat.conversation.report import Report, turn_data
 from mp13.chat.conversation.turn import (
     AnswerDone,
     Asked,
     EngineFailed,
     EngineReady,
+    Keeping,
     LoadProgress,
     SessionEvent,
     TextDelta,
@@ -64,6 +65,8 @@ class Printer:
             case TextDelta(text, index):
                 self._held[index] += text
                 self._pour()
+            case Keeping(problem):
+                complain(f"mp13chat: {keeping_text(problem)}")
             case AnswerDone(turn, index):
                 self._whole[index] = turn
                 while (next_turn := self._whole.get(self._place)) is not None:

@@ -5,7 +5,6 @@ import re
 from typing import TYPE_CHECKING
 
 from mp13.chat.commands.command import Command
-from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.turn import CommandResult
 from mp13.chat.settings.schema import Settings
 from mp13.errors import ConfigError
@@ -50,28 +49,24 @@ async def _resume(session: "ChatSession", argument: str) -> CommandResult:
         session.resume(argument)
         message = f"back in conversation {session.conversation_id[:8]}, {session.mix} answers"
         return CommandResult(message, turns_changed=True, mix_changed=True)
-    listed = [f"{info.id[:8]}  {info.turns} turns  {info.title[:60]!r}" for info in _store(session).conversations()]
+    listed = [
+        f"{info.id[:8]}  {info.turns} turns  {info.title[:60]!r}" for info in session.needed_store.conversations()
+    ]
     return CommandResult("\n".join(listed) or "no conversation is stored yet")
 
 
 async def _find(session: "ChatSession", argument: str) -> CommandResult:
     if not argument:
         raise ConfigError("/find needs words to look for in all conversations")
-    found = _store(session).search(argument)
+    found = session.needed_store.search(argument)
     marks = str.maketrans("\x02\x03\n", "[] ")
     lines = [f"{hit.conversation_id[:8]}  {hit.title[:24]!r}  {hit.snippet.translate(marks)}" for hit in found]
     return CommandResult("\n".join(lines) or f"nothing contains {argument!r}")
 
 
 async def _title(session: "ChatSession", argument: str) -> CommandResult:
-    _store(session).rename(session.conversation_id, "" if argument == "-" else argument)
+    session.needed_store.rename(session.conversation_id, "" if argument == "-" else argument)
     return CommandResult("the first prompt names this conversation" if argument == "-" else f"called {argument!r} now")
-
-
-def _store(session: "ChatSession") -> ConversationStore:
-    if session.store is None:
-        raise ConfigError("conversations are not kept in this chat; start it without --no-log")
-    return session.store
 
 
 async def _quit(session: "ChatSession", argument: str) -> CommandResult:

@@ -11,6 +11,7 @@ from mp13.chat.commands.adapters import ADAPTER_COMMANDS
 from mp13.chat.commands.chat import CHAT_COMMANDS
 from mp13.chat.commands.command import Command
 from mp13.chat.commands.everyday import EVERYDAY_COMMANDS
+from mp13.chat.commands.history import HISTORY_COMMANDS
 from mp13.chat.commands.mixes import MIX_COMMANDS
 from mp13.chat.commands.setups import SETUP_COMMANDS
 from mp13.chat.commands.tree import TREE_COMMANDS
@@ -79,6 +80,7 @@ COMMANDS = {
         *CHAT_COMMANDS,
         *SETUP_COMMANDS,
         *EVERYDAY_COMMANDS,
+        *HISTORY_COMMANDS,
         Command("/help", "", "Show this.", _help),
     )
 }

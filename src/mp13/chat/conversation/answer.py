@@ -1,5 +1,6 @@
 """Between turns and the wire: what the model reads of a path, and the answer that grows from the engine's events."""
 
+import uuid
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -19,6 +20,7 @@ class Writing:
     given: int = 0  # tokens that were there before, of an answer that is continued
     provenance: Provenance | None = None
     end: FinishEvent | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)  # of the turn, drafts of it too
 
     def add(self, event: StartedEvent | TokenEvent | FinishEvent) -> str:
         """Take in `event`; returns the text that is new with it."""
@@ -53,7 +55,7 @@ class Writing:
     ) -> Turn:  # fmt: skip
         return Turn(
             "assistant", text, mix, self.prompt.id, None, tuple(ids), reason, provenance, metrics, self.prompt.skipped,
-            created_at=self.created_at,
+            id=self.id, created_at=self.created_at,
         )  # fmt: skip
 
 

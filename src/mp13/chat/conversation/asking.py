@@ -3,6 +3,7 @@
 It keeps nothing between two calls but what is being warmed up; what is asked, and when, is session.py's.
 """
 
+import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -26,7 +27,6 @@ from mp13.chat.conversation.turn import (
     Turn,
 )
 from mp13.chat.settings.schema import Settings
-from mp13.errors import Mp13Error
 from mp13.mix import parse_mix
 from mp13.service.schema import (
     CompareRequest,
@@ -42,6 +42,8 @@ from mp13.service.schema import (
 
 if TYPE_CHECKING:
     from mp13.service.client import AnswerEvent, EngineClient
+
+_DRAFT_EVERY_S = 1.0
 
 
 class Asking:
@@ -64,7 +66,7 @@ class Asking:
         `Ask` for the rest."""
         from mp13.service.client import EngineGone
 
-        sampling = _sampling(settings, continued)
+        sampling, drafts = _sampling(settings, continued), _Drafts(conversation)
         for may_restart in (True, False):
             writings = _writings(conversation.asked[-1], mixes, continued)
             try:
@@ -79,6 +81,7 @@ class Asking:
                 async with aclosing(_events(client, messages, mixes, sampling, settings.kv_policy)) as events:
                     async for event in events:
                         if delta := writings[event.index].add(event):
+                            drafts.keep(writings)
                             yield TextDelta(delta, event.index)
                         if (turn := writings[event.index].whole()) is not None:
                             del writings[event.index]
@@ -197,16 +200,26 @@ def _writings(prompt: Turn, mixes: tuple[str, ...], continued: Turn | None) -> d
 
 
 def _keep_cut_off(conversation: Conversation, writings: dict[int, Writing]) -> None:
-    """Put what came of answers into the conversation; one that cannot be stored keeps no other from it."""
-    failure: Mp13Error | None = None
+    """Put what came of answers into the conversation."""
     for place, writing in writings.items():
         if (turn := writing.cut_off()) is not None:
-            try:
-                conversation.answer(turn, place)
-            except Mp13Error as error:
-                failure = error
-    if failure is not None:
-        raise failure
+            conversation.answer(turn, place)
+
+
+class _Drafts:
+    """Answers on disk while they are written, as cut off there: so they are found if this process is killed."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._next_at = -math.inf  # the first token is kept at once
+
+    def keep(self, writings: dict[int, Writing]) -> None:
+        """Once in a while, not with every token."""
+        if time.monotonic() >= self._next_at:
+            for place, writing in writings.items():
+                if (turn := writing.cut_off()) is not None:
+                    self._conversation.draft(turn, place)
+            self._next_at = time.monotonic() + _DRAFT_EVERY_S
 
 
 def _sampling(settings: Settings, continued: Turn | None) -> SamplingParams:

@@ -28,3 +28,10 @@ def remarks_on(info: AdapterInfo, changed: Collection[str]) -> list[Remark]:
         sentence = "its folder changed since it was loaded; /reload picks it up"
         remarks.append(Remark(info.name, sentence, "changed on disk"))
     return remarks
+
+
+def keeping_text(problem: str | None) -> str:
+    """What there is to say when storing begins to fail, or works again."""
+    if problem is None:
+        return "what was not saved is saved now"
+    return f"this chat goes on, but is not saved: {problem}"

@@ -4,7 +4,7 @@ It keeps the mix and the system prompt and says what may be done when. The turns
 asked of the engine conversation/asking.py, reaching it conversation/connection.py; what slash commands do is commands/.
 """
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Self
@@ -19,7 +19,7 @@ from mp13.chat.conversation.sampling import sampled_as
 from mp13.chat.conversation.session_view import SessionView
 from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.tree import Conversation
-from mp13.chat.conversation.turn import CommandResult, EngineFailed, SessionEvent, TextDelta, Turn
+from mp13.chat.conversation.turn import CommandResult, EngineFailed, Keeping, SessionEvent, TextDelta, Turn
 from mp13.chat.settings.load import COMMAND_LINE, change_settings
 from mp13.chat.settings.schema import Settings
 from mp13.chat.text import utf8
@@ -42,10 +42,21 @@ class ChatSession(SessionView):
         `resume` is "latest", an id or the beginning of one; None starts a new conversation. A resumed conversation's
         mix and system prompt give way to those of the command line.
 
+        A new conversation goes on without a store where that cannot be opened; `not_kept` says why, and that is left as
+        it is.
+
         Raises:
-            Mp13Error: the data folder cannot be written, or there is no such conversation.
+            Mp13Error: there is no such conversation, or the store cannot be opened.
         """
-        session = cls(settings, ConversationStore() if settings.log else None, connect)
+        store, problem = None, None
+        try:
+            store = ConversationStore() if settings.log else None
+        except Mp13Error as error:
+            if resume is not None:
+                raise
+            problem = str(error)
+        session = cls(settings, store, connect)
+        session._no_store = problem
         if resume is not None:
             asked_for = {key for key in ("adapter", "system") if settings.source(key) == COMMAND_LINE}
             mix, system = session.mix, session.system
@@ -74,9 +85,9 @@ class ChatSession(SessionView):
         """Have something answered: Asked, TextDelta…, then an AnswerDone for each mix; the first mix's answer is kept.
 
         Where no engine runs, or another than the settings ask for, one is started first (LoadProgress…, EngineReady);
-        one that died unseen is restarted once. A prompt is stored before anything else happens. When the caller cancels
-        or closes the iterator, or the engine dies in the middle, the partial answer is `turns[-1]`, stored and marked
-        "abort".
+        one that died unseen is restarted once. A prompt is stored before anything else happens, and answers while they
+        come. When the caller cancels or closes the iterator, or the engine dies in the middle, the partial answer is
+        `turns[-1]`, stored and marked "abort". A Keeping comes when storing begins to fail, or works again.
 
         Raises:
             Mp13Error: there is nothing such to answer; nothing changed. Or it cannot be answered; a new prompt stays in
@@ -90,6 +101,8 @@ class ChatSession(SessionView):
         try:
             asked = begin(conversation, ask, self.mix, self.system)
             yield asked
+            for keeping in self._keeping():
+                yield keeping
             if continued is not None:
                 yield TextDelta(continued.text)
             await self._idle.stop()
@@ -97,6 +110,8 @@ class ChatSession(SessionView):
             async with aclosing(written) as events:
                 async for event in events:
                     yield event
+            for keeping in self._keeping():
+                yield keeping
         finally:
             self._is_answering = False
             conversation.end_asking()
@@ -118,6 +133,12 @@ class ChatSession(SessionView):
         async with aclosing(self.answer(Ask(text, tuple(mixes)))) as events:
             async for event in events:
                 yield event
+
+    def _keeping(self) -> Iterator[Keeping]:
+        """What is new about it."""
+        if self._told_of_keeping != (problem := self._conversation.keeper.failure):
+            self._told_of_keeping = problem
+            yield Keeping(problem)
 
     @property
     def tree(self) -> Conversation:
@@ -290,9 +311,8 @@ class ChatSession(SessionView):
         Raises:
             Mp13Error: nothing is stored, or there is no such conversation.
         """
-        if self._store is None:
-            raise ConfigError("conversations are not kept in this chat; start it without --no-log")
-        self._conversation = Conversation.stored(self._store, self._store.find(wanted))
+        store = self.needed_store
+        self._conversation = Conversation.stored(store, store.find(wanted))
         asked = self._conversation.asked[-1]
         self.mix, self.system = asked.mix, asked.system
         self.settings = sampled_as(self.settings, self.turns)
@@ -306,5 +326,6 @@ class ChatSession(SessionView):
         """Let the engine go (it ends with its last chat) and close the store."""
         await self._idle.stop()
         await self._connection.close()
+        self._conversation.keeper.flush()
         if self._store is not None:
             self._store.close()

@@ -14,6 +14,7 @@ from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.tree import Conversation
 from mp13.chat.conversation.turn import Turn
 from mp13.chat.settings.schema import Settings
+from mp13.errors import ConfigError
 from mp13.library.adapters import AdapterOnDisk
 from mp13.mix import parse_mix
 from mp13.service.schema import AdapterInfo, EngineInfo
@@ -37,12 +38,27 @@ class SessionView:
         self._asking = Asking(self._connection, self._changed)
         self._watcher: Callable[[], None] = lambda: None
         self._conversation = Conversation(store)
+        self._no_store: str | None = None  # why there is none, where there should be one
+        self._told_of_keeping: str | None = None
         self._is_answering = False
         self._idle = IdleWork()
 
     @property
     def store(self) -> ConversationStore | None:
         return self._store
+
+    @property
+    def needed_store(self) -> ConversationStore:
+        """Raises ConfigError where nothing is kept."""
+        if self._store is None:
+            why = self._no_store or "conversations are not kept in this chat; start it without --no-log"
+            raise ConfigError(why)
+        return self._store
+
+    @property
+    def not_kept(self) -> str | None:
+        """Why what is said is not on disk although it should be; None where all is well."""
+        return self._no_store or self._conversation.keeper.failure
 
     @property
     def conversation_id(self) -> str:

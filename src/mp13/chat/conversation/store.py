@@ -10,14 +10,19 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from mp13.chat.conversation.store_file import StoreFile
+from mp13.chat.conversation.store_forget import StoreForget
+from mp13.chat.conversation.store_search import TITLE, StoreSearch
 from mp13.chat.conversation.turn import Turn
 from mp13.errors import Mp13Error
 from mp13.service.schema import Metrics, Provenance
 
 LATEST = "latest"
 _COLUMNS = "id, parent_id, role, text, mix, system, token_ids, finish_reason, provenance, metrics, created_at, skipped"
-_TITLE = """coalesce(title, (SELECT text FROM turns f WHERE f.conversation_id = c.id ORDER BY seq LIMIT 1))"""
+_WRITTEN = ("text", "token_ids", "finish_reason", "provenance", "metrics")
+_REPLACES_DRAFT = (
+    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{column} = excluded.{column}' for column in _WRITTEN)}"
+    " WHERE finish_reason = 'abort' AND conversation_id = excluded.conversation_id"
+)
 _metrics: TypeAdapter[Metrics] = TypeAdapter(Metrics)
 
 
@@ -33,17 +38,6 @@ class ConversationInfo:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A turn that was searched for. In `snippet`, what was found stands between \\x02 and \\x03."""
-
-    conversation_id: str
-    title: str
-    turn_id: str
-    role: str
-    snippet: str
-
-
-@dataclass(frozen=True)
 class StoredTree:
     """All turns of a conversation in the order in which they were stored, where its path ends, and its pins by turn."""
 
@@ -52,29 +46,47 @@ class StoredTree:
     pins: dict[str, str]
 
 
-class ConversationStore(StoreFile):
+@dataclass(frozen=True)
+class WholeConversation:
+    """All that is known of a conversation but its deleted turns. `title` is None where its first prompt names it;
+    `pins` are mixes by turn; times are seconds since 1970."""
+
+    id: str
+    created_at: float
+    title: str | None
+    archived_at: float | None
+    head: str | None
+    pins: dict[str, str]
+    turns: list[Turn]
+
+
+class ConversationStore(StoreSearch, StoreForget):
     """What can be stored and found in the file."""
 
     def add(self, conversation_id: str, turn: Turn, kept: bool = True) -> None:
-        """Store `turn`, and its conversation with the first one. When this returns, it is on disk.
+        """Store `turn`, and its conversation with the first one; it takes the place of its draft. When this returns, it
+        is on disk.
 
         The path goes on with it, unless it is not `kept`: an answer beside the one that was.
         """
         self.add_all(conversation_id, [turn], head=turn.id if kept else None)
 
+    def draft(self, conversation_id: str, turn: Turn, kept: bool = True) -> None:
+        """Store an answer as far as it has come, which survives the end of this process; `add` replaces it. It waits
+        neither for the disk nor for another chat that writes: the next draft comes in a moment."""
+        with self._hurried():
+            self.add(conversation_id, turn, kept)
+
     def add_all(
         self, conversation_id: str, turns: Sequence[Turn], *, head: str | None = None, title: str | None = None
     ) -> None:
         """Store `turns`, parents before children, all or none; the path ends with the turn `head` then."""
-        columns = _COLUMNS.replace("id, ", "id, conversation_id, ", 1)
-        rows = [_row(conversation_id, turn) for turn in turns]
         with self._transaction():
             self._db.execute(
                 "INSERT OR IGNORE INTO conversations (id, created_at, title) VALUES (?, ?, ?)",
                 (conversation_id, turns[0].created_at, title),
             )
-            marks = ", ".join("?" * len(rows[0]))
-            self._db.executemany(f"INSERT INTO turns ({columns}) VALUES ({marks})", rows)
+            self._insert(conversation_id, turns, _REPLACES_DRAFT)
             if head is not None:
                 self._db.execute("UPDATE conversations SET head = ? WHERE id = ?", (head, conversation_id))
 
@@ -107,6 +119,41 @@ class ConversationStore(StoreFile):
         pins = {row[0]: row[-1] for row in rows if row[-1] is not None}
         return StoredTree([_turn(row[:-1]) for row in rows], heads[0][0] if heads else None, pins)
 
+    def whole(self, conversation_id: str) -> WholeConversation:
+        query = "SELECT id, created_at, title, archived_at FROM conversations WHERE id = ?"
+        ((id, created_at, title, archived_at),) = self._rows(query, conversation_id)
+        tree = self.tree(conversation_id)
+        return WholeConversation(id, created_at, title, archived_at, tree.head, tree.pins, tree.turns)
+
+    def put(self, conversations: Sequence[WholeConversation]) -> None:
+        """Store whole conversations, all or none; one that is there but deleted is replaced."""
+        with self._transaction():
+            for one in conversations:
+                self._replace_deleted(one.id)
+                values = (one.id, one.created_at, one.title, one.archived_at)
+                self._db.execute(
+                    "INSERT INTO conversations (id, created_at, title, archived_at) VALUES (?, ?, ?, ?)", values
+                )
+                self._insert(one.id, one.turns)
+                self._db.executemany("UPDATE turns SET pin = ? WHERE id = ?", [(m, id) for id, m in one.pins.items()])
+                self._db.execute("UPDATE conversations SET head = ? WHERE id = ?", (one.head, one.id))
+
+    def known_ids(self, beginning: str = "", *, with_deleted: bool = False) -> list[str]:
+        """The ids that begin so, deleted ones where they count."""
+        query = "SELECT id FROM conversations WHERE (? OR deleted_at IS NULL) ORDER BY created_at"
+        return [id for (id,) in self._rows(query, with_deleted) if id.startswith(beginning)]
+
+    def turn_ids(self) -> set[str]:
+        """Of all turns of conversations that are not deleted."""
+        query = "SELECT id FROM turns WHERE conversation_id IN (SELECT id FROM conversations WHERE deleted_at IS NULL)"
+        return {id for (id,) in self._rows(query)}
+
+    def ids_before(self, time_s: float) -> list[str]:
+        """The conversations, deleted ones too, in which nothing was said since."""
+        query = """SELECT c.id FROM conversations c LEFT JOIN turns t ON t.conversation_id = c.id
+            GROUP BY c.id HAVING coalesce(max(t.created_at), c.created_at) < ?"""
+        return [id for (id,) in self._rows(query, time_s)]
+
     def turns(self, conversation_id: str) -> list[Turn]:
         """The turns from the root to the last one that was kept, oldest first."""
         tree = self.tree(conversation_id)
@@ -116,14 +163,17 @@ class ConversationStore(StoreFile):
             id = turn.parent_id
         return path[::-1]
 
-    def conversations(self, limit: int = 20, *, archived: bool = False) -> list[ConversationInfo]:
-        """The conversations, the one used last first; with `archived`, those that were put away."""
+    def conversations(
+        self, limit: int = 20, *, archived: bool = False, deleted: bool = False
+    ) -> list[ConversationInfo]:
+        """The conversations, the one used last first; with `archived`, those that were put away; with `deleted`, those
+        that can be restored or forgotten."""
         query = f"""
-            SELECT c.id, {_TITLE}, count(*), max(t.created_at), c.archived_at IS NOT NULL
+            SELECT c.id, {TITLE}, count(*), max(t.created_at), c.archived_at IS NOT NULL
             FROM conversations c JOIN turns t ON t.conversation_id = c.id AND t.deleted_at IS NULL
-            WHERE c.deleted_at IS NULL AND (c.archived_at IS NOT NULL) = ?
+            WHERE (c.deleted_at IS NOT NULL) = ? AND (? OR (c.archived_at IS NOT NULL) = ?)
             GROUP BY c.id ORDER BY max(t.seq) DESC LIMIT ?"""
-        rows = self._rows(query, archived, limit)
+        rows = self._rows(query, deleted, deleted, archived, limit)
         return [ConversationInfo(id, title, turns, at, bool(is_archived)) for id, title, turns, at, is_archived in rows]
 
     def find(self, wanted: str) -> str:
@@ -145,21 +195,6 @@ class ConversationStore(StoreFile):
         what = f"{len(found)} conversations begin with" if found else "no conversation begins with"
         raise Mp13Error(f"{what} {wanted!r}; the latest are {listed}")
 
-    def search(self, text: str, limit: int = 20) -> list[Found]:
-        """The turns of all conversations that contain every word of `text` or words that begin so, best first; then
-        those whose title contains `text`."""
-        words = " ".join('"' + word.replace('"', '""') + '"*' for word in text.split())
-        if not words:
-            return []
-        query = f"""
-            SELECT c.id, {_TITLE}, t.id, t.role, snippet(turns_text, 0, char(2), char(3), '…', 12)
-            FROM turns_text JOIN turns t ON t.seq = turns_text.rowid JOIN conversations c ON c.id = t.conversation_id
-            WHERE turns_text MATCH ? AND t.deleted_at IS NULL AND c.deleted_at IS NULL ORDER BY rank LIMIT ?"""
-        found = [Found(*row) for row in self._rows(query, words, limit)]
-        titled = f"""SELECT c.id, {_TITLE}, c.head, 'user', title FROM conversations c
-            WHERE instr(lower(title), lower(?)) AND deleted_at IS NULL AND head IS NOT NULL LIMIT ?"""
-        return (found + [Found(*row) for row in self._rows(titled, text.strip(), limit)])[:limit]
-
     def rename(self, conversation_id: str, title: str) -> None:
         """Give a conversation a title; "" lets its first prompt name it again."""
         self._mark(conversation_id, "title", " ".join(title.split()) or None)
@@ -174,6 +209,19 @@ class ConversationStore(StoreFile):
 
     def restore(self, conversation_id: str) -> None:
         self._mark(conversation_id, "deleted_at", None)
+
+    def _insert(self, conversation_id: str, turns: Sequence[Turn], on_conflict: str = "") -> None:
+        columns = _COLUMNS.replace("id, ", "id, conversation_id, ", 1)
+        marks = ", ".join("?" * (1 + columns.count(",")))
+        insert = f"INSERT INTO turns ({columns}) VALUES ({marks}) {on_conflict}"
+        self._db.executemany(insert, [_row(conversation_id, turn) for turn in turns])
+
+    def _replace_deleted(self, id: str) -> None:
+        deleted = "SELECT 1 FROM conversations WHERE id = ? AND deleted_at IS NOT NULL"
+        if self._db.execute(deleted, (id,)).fetchone():
+            self._db.execute("UPDATE conversations SET head = NULL WHERE id = ?", (id,))
+            self._db.execute("DELETE FROM turns WHERE conversation_id = ?", (id,))
+            self._db.execute("DELETE FROM conversations WHERE id = ?", (id,))
 
     def _mark(self, conversation_id: str, column: str, value: object) -> None:
         with self._transaction():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mp13.errors import Mp13Error
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _SCHEMA = """
 CREATE TABLE conversations (
     id TEXT PRIMARY KEY,
@@ -45,6 +45,10 @@ END;
 CREATE TRIGGER turns_text_delete AFTER DELETE ON turns BEGIN
     INSERT INTO turns_text (turns_text, rowid, text) VALUES ('delete', old.seq, old.text);
 END;
+CREATE TRIGGER turns_text_update AFTER UPDATE OF text ON turns BEGIN
+    INSERT INTO turns_text (turns_text, rowid, text) VALUES ('delete', old.seq, old.text);
+    INSERT INTO turns_text (rowid, text) VALUES (new.seq, new.text);
+END;
 """
 _MIGRATIONS = {
     1: """
@@ -60,6 +64,12 @@ ALTER TABLE turns ADD COLUMN skipped INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE turns ADD COLUMN pin TEXT;
 ALTER TABLE turns ADD COLUMN deleted_at REAL;
 CREATE INDEX turns_of_parent ON turns (parent_id);
+""",
+    3: """
+CREATE TRIGGER turns_text_update AFTER UPDATE OF text ON turns BEGIN
+    INSERT INTO turns_text (turns_text, rowid, text) VALUES ('delete', old.seq, old.text);
+    INSERT INTO turns_text (rowid, text) VALUES (new.seq, new.text);
+END;
 """,
 }
 

@@ -1,6 +1,7 @@
 """The turns of one conversation: a tree, and in it the path from a first turn to the last.
 
-Where there is a store, what is added or moved here is on disk when the call returns. Who answers is session.py's.
+Where there is a store, what is added or moved here is on disk when the call returns, or waits in keeping.py. Who
+answers is session.py's.
 """
 
 import uuid
@@ -10,9 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Self
 
-from mp13.chat.conversation.store import ConversationStore, StoredTree
+from mp13.chat.conversation.keeping import Keeper
+from mp13.chat.conversation.store import ConversationStore, StoredTree, WholeConversation
 from mp13.chat.conversation.turn import Turn
-from mp13.errors import ConfigError, MixError, Mp13Error
+from mp13.errors import ConfigError, MixError
 from mp13.mix import parse_mix
 
 _LETTERS_OF_ID = 4  # fewer are a number
@@ -27,11 +29,11 @@ class _State:
 
 
 class Conversation:
-    """An answer keeps its own conversation, whatever /new does while it is written. `turns` is the path.
+    """An answer keeps its own conversation, whatever /new does while it is written. `turns` is the path. What cannot
+    be stored stays in memory, and its `keeper` says why.
 
     Raises:
         ConfigError: from any call, when it names a turn that is not there, or asks for what cannot be; nothing changed.
-        Mp13Error: it cannot be stored. A turn stays in memory, and is stored with the next one that can be.
     """
 
     def __init__(self, store: ConversationStore | None, id: str | None = None) -> None:
@@ -43,7 +45,7 @@ class Conversation:
         self._taken: dict[str | None, str] = {}  # the child that was on the path last
         self._pins: dict[str, str] = {}
         self._first_pin: str | None = None  # of a conversation that has no turn yet
-        self._unsaved: list[tuple[Turn, bool]] = []
+        self.keeper = Keeper(store, self.id)
         self._deleted: frozenset[str] = frozenset()
         self._done: list[_State] = []
         self._undone: list[_State] = []
@@ -57,6 +59,12 @@ class Conversation:
         conversation._pins = tree.pins
         conversation._go(tree.head if tree.head in conversation._known else None)
         return conversation
+
+    def whole(self) -> WholeConversation:
+        """All of it; a title is the store's to know."""
+        turns = [turn for id, turn in self._known.items() if id not in self._deleted]
+        at = turns[0].created_at if turns else 0.0
+        return WholeConversation(self.id, at, None, None, self.head, dict(self._pins), turns)
 
     @property
     def head(self) -> str | None:
@@ -125,8 +133,7 @@ class Conversation:
     def ask(self, turn: Turn) -> None:
         """Go on with a prompt, under the last turn or, where it has another parent, beside what came after that."""
         before = self._state()
-        if self._store is not None:
-            self._save(turn)  # before it is known: a prompt that cannot be kept is not asked
+        self.keeper.add(turn)
         self._know(turn)
         self._go(turn.id)
         self._pin_first(turn)
@@ -150,18 +157,17 @@ class Conversation:
         self._know(turn)
         if kept:
             self._go(turn.id)
-        if self._store is not None:
-            try:
-                self._save(turn, kept)
-            except Mp13Error as error:
-                raise type(error)(f"the answer is not stored: {error}") from error
+        self.keeper.add(turn, kept)
+
+    def draft(self, turn: Turn, place: int) -> None:
+        """Have what came of an answer so far on disk, in case this process is killed. Nothing changes here."""
+        self.keeper.draft(turn, kept=place == 0)
 
     def skip(self, exchanges: int) -> None:
         """Leave the oldest `exchanges` out of what the model reads for the last prompt and those after it."""
         prompt = self.prompt
         assert prompt is not None
-        if self._store is not None:
-            self._store.skip(prompt.id, exchanges)
+        self.keeper.skip(prompt.id, exchanges)
         changed = replace(prompt, skipped=exchanges)
         self._known[prompt.id] = changed
         self.turns[self.turns.index(prompt)] = changed
@@ -211,8 +217,7 @@ class Conversation:
         if not self.turns:
             self._first_pin = mix
             return
-        if self._store is not None:
-            self._store.pin(self.turns[-1].id, mix or "")
+        self.keeper.pin(self.turns[-1].id, mix or "")
         self._pins[self.turns[-1].id] = mix or ""
 
     def undo(self) -> None:
@@ -229,8 +234,8 @@ class Conversation:
             turns.append(replace(turn, id=uuid.uuid4().hex, parent_id=turns[-1].id if turns else None))
             made._know(turns[-1])
         made._go(turns[-1].id if turns else None)
-        if self._store is not None and turns:
-            self._store.add_all(made.id, turns, head=turns[-1].id)
+        if turns:
+            made.keeper.add_all(turns)
         return made
 
     def _below(self, id: str | None) -> list[Turn]:
@@ -253,22 +258,9 @@ class Conversation:
             id = taken if taken is not None and taken not in self._deleted else below[-1].id
         return id
 
-    def _save(self, turn: Turn, kept: bool = True) -> None:
-        assert self._store is not None
-        self._unsaved.append((turn, kept))
-        try:
-            while self._unsaved:
-                self._store.add(self.id, *self._unsaved[0])
-                self._unsaved.pop(0)
-        except Mp13Error:
-            if turn.role == "user":  # it is not asked either
-                self._unsaved.pop()
-            raise
-
     def _pin_first(self, turn: Turn) -> None:
         if self._first_pin is not None:
-            if self._store is not None:
-                self._store.pin(turn.id, self._first_pin)
+            self.keeper.pin(turn.id, self._first_pin)
             self._pins[turn.id], self._first_pin = self._first_pin, None
 
     def _state(self) -> _State:
@@ -284,9 +276,9 @@ class Conversation:
         self._remember(before)
 
     def _become(self, state: _State) -> None:
-        if self._store is not None and self._known:
+        if self._known:
             removed, restored = state.deleted - self._deleted, self._deleted - state.deleted
-            self._store.move(self.id, state.head, removed, restored)
+            self.keeper.move(state.head, removed, restored)
         self._deleted = state.deleted
         self._go(state.head)
 

@@ -94,7 +94,15 @@ class Asked:
     is_next: bool
 
 
-SessionEvent = LoadProgress | EngineReady | EngineFailed | Asked | TextDelta | AnswerDone
+@dataclass(frozen=True)
+class Keeping:
+    """From here on what is said is not kept on disk, for the reason `problem`; None: it is again, and so is all that
+    was said meanwhile. The chat goes on either way."""
+
+    problem: str | None
+
+
+SessionEvent = LoadProgress | EngineReady | EngineFailed | Asked | TextDelta | AnswerDone | Keeping
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Conversations of the store as training data: `store:ID`, the beginning of one, or `store:all`."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
@@ -47,11 +47,12 @@ def _stored(source: str) -> Iterator[Sample]:
             yield from samples_of(store.turns(id), f"{STORE}{id[:_SHOWN]}")
 
 
-def samples_of(turns: Sequence["Turn"], source: str) -> Iterator[Sample]:
+def samples_of(turns: Sequence["Turn"], source: str, chosen: Collection[int] | None = None) -> Iterator[Sample]:
     """A conversation's path as samples: one for each system prompt that it was led under, which holds all that was said
     until then and learns what was answered under that prompt. `line` is the number of the last turn.
 
-    Prompts without an answer are left out, and answers that were cut off are not learned.
+    Prompts without an answer are left out, and answers that were cut off are not learned; nor are those which are not
+    among the `chosen` turns, by their numbers from 1.
     """
     answered = [
         (number, asked, answer)
@@ -63,7 +64,7 @@ def samples_of(turns: Sequence["Turn"], source: str) -> Iterator[Sample]:
         said: list[Message] = []
         last = 0
         for number, asked, answer in exchanges:
-            is_whole = answer.finish_reason not in ("abort", "length")
+            is_whole = answer.finish_reason not in ("abort", "length") and (chosen is None or number in chosen)
             said += [Message("user", asked.text), Message("assistant", answer.text, is_whole)]
             last = number if is_whole else last
         if last:

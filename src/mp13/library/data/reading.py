@@ -21,7 +21,7 @@ _JSON, _CSV, _PARQUET = (".jsonl", ".ndjson", ".json"), ".csv", ".parquet"
 
 
 class DataSet:
-    """The samples of `source`, a file or a data set of the Hub, or those that `samples` gives.
+    """The samples of `source`, a file or a data set of the Hub, or those that `samples` gives, as such or as records.
 
     Iterating reads it anew. Then `format` is what its records turned out to be and `passed_over` which of their keys
     were not read.
@@ -35,7 +35,7 @@ class DataSet:
         self,
         source: str,
         format: str | None = None,
-        samples: Callable[[], Iterator[Sample | Problem]] | None = None,
+        samples: Callable[[], Iterator[Sample | Record | Problem]] | None = None,
     ) -> None:
         self.source = source
         self.format: Format | None = None

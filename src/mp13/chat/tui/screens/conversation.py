@@ -97,7 +97,15 @@ class ConversationScreen(MixFrame):
         await self._conductor.run(session)
 
     async def on_happened(self, message: Happened) -> None:
-        from mp13.chat.conversation.turn import AnswerDone, Asked, EngineFailed, EngineReady, LoadProgress, TextDelta
+        from mp13.chat.conversation.turn import (
+            AnswerDone,
+            Asked,
+            EngineFailed,
+            EngineReady,
+            Keeping,
+            LoadProgress,
+            TextDelta,
+        )
 
         if await self._live.took(message.event):
             self._tell_live()
@@ -132,6 +140,8 @@ class ConversationScreen(MixFrame):
                 self._tell_cost(turn)
                 self._watch.answered(turn.mix)
                 self._look()
+            case Keeping(problem):
+                await self._keeping(problem)
             case AnswerStopped(entry, partial):
                 await self._dialogue.stop(entry, partial)
                 self._tell_places()
@@ -159,6 +169,13 @@ class ConversationScreen(MixFrame):
             self._tell_cost(turns[-1])
             await self._transcript.show(self._path())
         self._tell(model=Path(session.settings.model).name)
+        if session.not_kept:
+            await self._keeping(session.not_kept)
+
+    async def _keeping(self, problem: str | None) -> None:
+        from mp13.chat.conversation.remarks import keeping_text
+
+        await self._transcript.add(Notice(keeping_text(problem), "error" if problem else "info"))
 
     async def _command_done(self, entry: Entry, result: CommandResult) -> None:
         assert self._session is not None

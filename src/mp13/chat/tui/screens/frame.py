@@ -136,6 +136,7 @@ class Frame(Screen[None]):
         """See what has become of adapters and conversations."""
         self._tell_mix()
         if self._session is not None:
+            self._tell(is_kept=self._session.not_kept is None)
             self._regions.conversations.draw()
             if self._regions.adapters.display or not self._transcript.rows:
                 self.run_worker(self._look_at_shelf(self._session), group="look", exclusive=True)

@@ -11,7 +11,8 @@ from mp13.chat.text import one_line, printable
 from mp13.chat.tui.widgets.rows import FAINT, MUTED, spread
 
 if TYPE_CHECKING:
-    from mp13.chat.conversation.store import ConversationInfo, Found
+    from mp13.chat.conversation.store import ConversationInfo
+    from mp13.chat.conversation.store_search import Found
 
 _UNTITLED = "untitled"
 _BEFORE = 10  # characters before what was found: a narrow panel has to show it

@@ -26,7 +26,8 @@ from mp13.errors import Mp13Error
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
-    from mp13.chat.conversation.store import ConversationStore, Found
+    from mp13.chat.conversation.store import ConversationStore
+    from mp13.chat.conversation.store_search import Found
 
 LIMIT = 200  # rows; a search finds what is older
 UNDO_S = 15.0  # how long a deleted conversation can be brought back
@@ -79,8 +80,7 @@ class ConversationsPanel(Panel):
         if not (self._is_filled and self.display):
             return
         if self._store is None:
-            starting = "One moment: the chat is still starting."
-            self._tell(starting if self.session is None else "Nothing is kept in this chat: it began with --no-log.")
+            self._tell(_no_store_note(self.session))
             return
         with self._explained():
             text = self._search.value.strip()
@@ -257,3 +257,11 @@ class ConversationsPanel(Panel):
             yield
         except Mp13Error as error:
             self.notify(printable(str(error)), severity="error", markup=False)
+
+
+def _no_store_note(session: ChatSession | None) -> str:
+    if session is None:
+        return "One moment: the chat is still starting."
+    if session.not_kept:  # which the transcript explains
+        return "Nothing is saved in this chat."
+    return "Nothing is kept in this chat: it began with --no-log."

@@ -29,6 +29,7 @@ class Status:
     fraction: float | None = None  # of loading, 0 to 1; None where no length is known
     problem: str = ""
     busy: str = ""  # what the engine does, if anything
+    is_kept: bool = True  # on disk
     tokens_per_s: float | None = None
     cached_tokens: int | None = None
     context_tokens: int | None = None
@@ -68,9 +69,10 @@ def _left(status: Status) -> list[_Part]:
     mix = _Part([("● ", f"${mix_voices(status.mix)[0]}"), *mix_spans(status.mix)], 9)
     remarks = [_part(remark, 7, "$text-warning") for remark in status.remarks]
     warmth = [_part(status.warmth, 4)] if status.warmth else []
+    kept = [] if status.is_kept else [_part("not saved", 8, "$text-warning")]
     model = [_part(status.model, 2)] if status.model else []
     pinned = [_part("pinned", 6, "$accent")] if status.pinned else []
-    return [mix, *pinned, *warmth, *remarks, *model]
+    return [mix, *kept, *pinned, *warmth, *remarks, *model]
 
 
 def _right(status: Status) -> list[_Part]:
