@@ -23,7 +23,7 @@ _SEQUENCE = re.compile(
 _COLOUR = re.compile(r"[34]8;2;\d+;\d+;\d+")
 _ON_SCREEN = re.compile(r"\x1b\[\d{1,3};\d{1,3}H")  # where to draw
 _ACTS = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u00ad\u3164\uffa0"
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u00ad"
     "\U000e0000-\U000e0fff]"
 )
 

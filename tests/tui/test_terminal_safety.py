@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.hostile_chat import PARTS, SIZE, SOME
+from tests.fakes.hostile_commands import COMMANDS
 from tests.fakes.payloads import ESCAPES, MARKUP, PAYLOADS
 from tests.fakes.terminal import Heard, on_terminal
 
@@ -43,3 +44,14 @@ def test_in_the_wizard(tmp_path: Path) -> None:
     heard = on_terminal(sys.executable, "-m", "tests.fakes.hostile_chat", "wizard", size=SIZE, HOME=str(tmp_path))
     assert foreign(heard) == []
     assert len(words(heard)) > 50
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_in_the_commands_without_a_screen(command: str, tmp_path: Path) -> None:
+    """A diff has its own styles; progress comes back to the beginning of its line."""
+    run = (sys.executable, "-m", "tests.fakes.hostile_commands", command)
+    heard = on_terminal(*run, MP13_DATA_DIR=str(tmp_path), MP13_CONFIG_DIR=str(tmp_path))
+    diff = {"\x1b[1m", "\x1b[3m", "\x1b[4m", "\x1b[30;colourm", "\x1b[4;30;colourm"}
+    own = {"\x1b[K"} | (diff if command == "headless" else set())
+    assert [kind for kind in foreign(heard) if kind not in own] == []
+    assert len(words(heard)) > (10 if command == "data" else 200)
