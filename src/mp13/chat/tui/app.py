@@ -6,9 +6,11 @@ One screen does the work (screens/conversation.py); this is what surrounds it: t
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from textual import events
 from textual.app import App
 from textual.binding import Keymap
 from textual.filter import LineFilter
@@ -49,6 +51,7 @@ class ChatApp(App[Exception]):
             self.register_theme(own)
         self.theme = theme
         self._gate = Gate()
+        self.key_pressed_at = 0.0  # by `time.monotonic`
         self.given_keys: dict[str, str] = {}  # those of the settings, by id
         self._open_session = open_session
         self._asked_to_quit = False
@@ -66,6 +69,11 @@ class ChatApp(App[Exception]):
         """Raises ConfigError when an action or key is unknown, or a key is used twice."""
         self.given_keys = checked_keys(keymap)
         super().set_keymap(self.given_keys)
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Key):
+            self.key_pressed_at = time.monotonic()
+        await super().on_event(event)
 
     def action_redraw(self) -> None:
         self.refresh(layout=True)
