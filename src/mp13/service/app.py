@@ -195,6 +195,14 @@ async def _end_in_time(host: EngineHost, server: uvicorn.Server) -> None:
     faulthandler.dump_traceback_later(_END_S, exit=True)
 
 
+class LogFormatter(logging.Formatter):
+    """Names and errors come from files, and a log is read on a terminal: what is no plain text is escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 def main() -> None:
     """Read a `Launch` from standard input and serve it."""
     parser = argparse.ArgumentParser("mp13.service.app", description="The engine process of mp13chat, which starts it.")
@@ -213,7 +221,9 @@ def main() -> None:
         parser.error(f"--fd {arguments.fd} is not a Unix socket")
     die_with_parent()  # until the model is loaded; a parent that died before this sends no settings
     launch = Launch.model_validate_json(sys.stdin.buffer.read())
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    to_log = logging.StreamHandler()
+    to_log.setFormatter(LogFormatter("%(asctime)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[to_log])
     logging.getLogger("mp13").setLevel(logging.INFO)
     asyncio.run(serve(launch, listener, token))
     os._exit(0)  # a load may still run in its thread, and putting torch away takes seconds; neither matters now

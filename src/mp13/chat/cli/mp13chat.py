@@ -8,12 +8,12 @@ import asyncio
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from mp13.chat.cli.outcome import outcome, prepare_streams
 from mp13.chat.cli.piped import read_piped, stdin_is_terminal
 from mp13.chat.settings.glance import glance
-from mp13.chat.text import utf8
+from mp13.chat.text import printable, utf8
 from mp13.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,8 +44,13 @@ def chat(given: argparse.Namespace) -> None:
             _headless(flags, given)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         NAME,
         description=chat.__doc__,
         epilog="Settings: `mp13config show` lists them. Text piped in is the prompt, or is added to that of -p.",

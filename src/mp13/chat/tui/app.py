@@ -6,16 +6,20 @@ One screen does the work (screens/conversation.py); this is what surrounds it: t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from textual import events
 from textual.app import App
 from textual.binding import Keymap
+from textual.filter import LineFilter
 from textual.screen import Screen
 
 from mp13.chat.settings.keys import checked_keys
 from mp13.chat.settings.themes import DARK
 from mp13.chat.tui.command_search import CommandSearch
+from mp13.chat.tui.gate import Gate
 from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.palette import voice_variables
 from mp13.chat.tui.screens.conversation import ConversationScreen, OpenSession
@@ -46,6 +50,8 @@ class ChatApp(App[Exception]):
         for own in OWN_THEMES:
             self.register_theme(own)
         self.theme = theme
+        self._gate = Gate()
+        self.key_pressed_at = 0.0  # by `time.monotonic`
         self.given_keys: dict[str, str] = {}  # those of the settings, by id
         self._open_session = open_session
         self._asked_to_quit = False
@@ -56,10 +62,18 @@ class ChatApp(App[Exception]):
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return voice_variables(self.current_theme.dark)
 
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return [*super().get_line_filters(), self._gate]
+
     def set_keymap(self, keymap: Keymap) -> None:
         """Raises ConfigError when an action or key is unknown, or a key is used twice."""
         self.given_keys = checked_keys(keymap)
         super().set_keymap(self.given_keys)
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Key):
+            self.key_pressed_at = time.monotonic()
+        await super().on_event(event)
 
     def action_redraw(self) -> None:
         self.refresh(layout=True)

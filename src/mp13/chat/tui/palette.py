@@ -21,7 +21,7 @@ def voice_variables(dark: bool) -> dict[str, str]:
 
 def voice(name: str) -> str:
     """The theme variable (and CSS class) of the adapter `name`."""
-    return f"voice-{crc32(name.encode()) % len(_DARK)}"
+    return f"voice-{crc32(name.encode('utf-8', 'surrogatepass')) % len(_DARK)}"
 
 
 def mix_voices(mix: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ through them, leaving, and the line for what is wrong are here. It asks torch ab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from textual import on
@@ -11,6 +12,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
+from textual.filter import LineFilter
 from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Button, Static
@@ -18,6 +20,7 @@ from textual.worker import Worker
 
 from mp13.chat.settings.user_file import Written
 from mp13.chat.text import printable
+from mp13.chat.tui.gate import Gate
 from mp13.chat.tui.palette import voice_variables
 from mp13.chat.tui.themes import OWN_THEMES
 from mp13.chat.wizard.leaving import Question, QuestionDialog
@@ -81,6 +84,7 @@ class Wizard(App[Written]):
         for theme in OWN_THEMES:
             self.register_theme(theme)
         self.state = state
+        self._gate = Gate()
         self.theme = state.draft.settings.theme
         self._index = 0
         self._moving: Worker[Any] | None = None
@@ -102,6 +106,9 @@ class Wizard(App[Written]):
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return voice_variables(self.current_theme.dark)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return [*super().get_line_filters(), self._gate]
 
     async def on_mount(self) -> None:
         self.run_worker(self._survey(), name="survey")

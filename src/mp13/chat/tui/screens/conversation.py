@@ -140,8 +140,8 @@ class ConversationScreen(MixFrame):
                 self._tell_cost(turn)
                 self._watch.answered(turn.mix)
                 self._look()
-            case Keeping(problem):
-                await self._keeping(problem)
+            case Keeping(reason):
+                await self._keeping(reason)
             case AnswerStopped(entry, partial):
                 await self._dialogue.stop(entry, partial)
                 self._tell_places()

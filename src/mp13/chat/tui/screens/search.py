@@ -19,7 +19,8 @@ from mp13.chat.tui.widgets.conversation_rows import found_row
 from mp13.errors import Mp13Error
 
 if TYPE_CHECKING:
-    from mp13.chat.conversation.store import ConversationStore, Found
+    from mp13.chat.conversation.store import ConversationStore
+    from mp13.chat.conversation.store_search import Found
 
 LIMIT = 100  # turns that are listed
 _AFTER_S = 0.12  # without a key

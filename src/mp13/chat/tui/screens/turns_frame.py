@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mp13.chat.conversation.ask import Ask
-    from mp13.chat.conversation.store import Found
+    from mp13.chat.conversation.store_search import Found
     from mp13.chat.conversation.turn import Turn
 
 

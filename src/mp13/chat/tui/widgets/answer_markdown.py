@@ -9,6 +9,7 @@ from markdown_it.rules_core import StateCore
 from textual.widget import Widget
 from textual.widgets import Markdown
 
+from mp13.chat.text import printable
 from mp13.chat.tui.widgets.code_block import CodeBlock
 from mp13.chat.tui.widgets.folding_table import FoldingTable
 
@@ -43,6 +44,7 @@ class AnswerMarkdown(Markdown):
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("gfm-like").disable(["html_block", "html_inline"])
     parser.core.ruler.push("keep_line_breaks", _keep_line_breaks)
+    parser.core.ruler.push("only_printable", _only_printable)
     return parser
 
 
@@ -51,3 +53,10 @@ def _keep_line_breaks(state: StateCore) -> None:
         for child in token.children or ():
             if child.type == "softbreak":
                 child.type = "hardbreak"
+
+
+def _only_printable(state: StateCore) -> None:
+    """Entities such as `&#x202e;` have become characters by now."""
+    for token in state.tokens:
+        for part in (token, *(token.children or ())):
+            part.content = printable(part.content)

@@ -16,9 +16,19 @@ from textual.widgets._markdown import (  # private, but what Markdown.BLOCKS is 
 _BESIDE = 3  # cells of a column that are not its text: a line and a blank at either side
 
 
+class _Cells(MarkdownTableContent):
+    def compose(self) -> ComposeResult:
+        """A cell's tooltip is its text; Textual would read it as markup."""
+        for cell in super().compose():
+            if isinstance(cell.tooltip, str):
+                cell.tooltip = Content(cell.tooltip)
+            yield cell
+
+
 class FoldingTable(MarkdownTable):
     def compose(self) -> ComposeResult:
-        yield from super().compose()
+        self._headers, self._rows = self._get_headers_and_rows()
+        yield _Cells(self._headers, self._rows)
         self._lines = MarkdownTableCellContents(classes="folded")
         self._lines.display = False
         yield self._lines

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
 from textual.app import ComposeResult
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from textual.widgets.markdown import MarkdownStream
 
     from mp13.chat.conversation.turn import Turn
-FLUSHES_PER_SECOND = 10  # a flush lays the screen out anew: more would take the CPU from an engine that shares it
+FLUSH_S = 0.1  # between two flushes: each lays the screen out anew, and takes the CPU from an engine that shares it
+LOOK_S = 0.02  # between two looks at whether it is time for one
+TYPING_S = 0.5  # after a key more are to be expected
+BETWEEN_KEYS_S = 0.05  # after a key the next one is far; a flush then is in nobody's way
 Kind = Literal["info", "error", "waiting"]
 Place = tuple[int, int]  # of a turn among its siblings: its number from 1, and how many they are
 ALONE: Place = (1, 1)
@@ -97,6 +101,7 @@ class Answer(Vertical):
         self._place = place
         self._badge = Badge(mix, turn, note, place)
         self._pending: list[str] = []
+        self._flushed_at = 0.0
         self._stream: MarkdownStream | None = None
         self._timer: Timer | None = None
 
@@ -120,7 +125,15 @@ class Answer(Vertical):
         """More of the answer; drawn with the next flush."""
         self._pending.append(printable(text))
         if self._timer is None:
-            self._timer = self.set_interval(1 / FLUSHES_PER_SECOND, self._flush)
+            self._timer = self.set_interval(LOOK_S, self._flush_in_time)
+
+    async def _flush_in_time(self) -> None:
+        """While the reader types, right after a key: one that is pressed while the screen is laid out has to wait."""
+        now = monotonic()
+        since_flush, since_key = now - self._flushed_at, now - getattr(self.app, "key_pressed_at", 0.0)
+        if since_flush >= (FLUSH_S if since_key < BETWEEN_KEYS_S or since_key > TYPING_S else TYPING_S):
+            self._flushed_at = now
+            await self._flush()
 
     async def _flush(self) -> None:
         if self._pending:
@@ -143,8 +156,7 @@ class Answer(Vertical):
         if self._stream is not None:
             await self._stream.stop()
         self._said = printable(turn.text) if turn is not None else self._said
-        if (answer := self._tell_thought()) != self._markdown.source:
-            await self._markdown.update(answer)
+        await self._complete(self._tell_thought())
         async with self._markdown.lock:  # the stream's last piece may still be on its way to the screen
             self._markdown.close_gap()
         self._badge.tell(turn, note, self._place)
@@ -159,6 +171,15 @@ class Answer(Vertical):
     def turn(self) -> Turn | None:
         """What is stored of it; None while it is written."""
         return self._turn
+
+    async def _complete(self, text: str) -> None:
+        """Show what was stored. A long answer is not drawn again for its last words."""
+        shown = self._markdown.source
+        if text.startswith(shown):
+            if more := text.removeprefix(shown):
+                await self._markdown.append(more)
+        else:
+            await self._markdown.update(text)
 
     @property
     def mix(self) -> str:
