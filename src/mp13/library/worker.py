@@ -12,13 +12,15 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import mp13
 from mp13.engine.request import OnProgress
 from mp13.errors import ConfigError, Mp13Error, error_from_wire
+
+OnEvent = Callable[[str, dict[str, Any]], None]
 
 
 @contextlib.contextmanager
@@ -41,9 +43,19 @@ def new_folder(out: Path, prefix: str) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def run_worker(module: str, request: Any, on_progress: OnProgress) -> dict[str, Any]:
+def run_worker(
+    module: str,
+    request: Any,
+    on_progress: OnProgress,
+    on_event: OnEvent | None = None,
+    on_start: Callable[[Callable[[], None]], None] = lambda stop: None,
+) -> dict[str, Any]:
     """The fields of the report that `python -m module` gives on `request`. Blocks; an exception from `on_progress` ends
     the work.
+
+    Args:
+        on_event: for work that tells what happens; called with the name and the fields of each event.
+        on_start: called with a function that asks such work to end early, with a report.
 
     Raises:
         Mp13Error: the one that the work ended with.
@@ -52,14 +64,20 @@ def run_worker(module: str, request: Any, on_progress: OnProgress) -> dict[str, 
         assert process.stdin is not None and process.stdout is not None
         message: dict[str, Any] = {}
         try:
-            with contextlib.suppress(BrokenPipeError), process.stdin:  # a dead process is told by its silence
-                json.dump(dataclasses.asdict(request), process.stdin)
+            with contextlib.suppress(BrokenPipeError):  # a dead process is told by its silence
+                process.stdin.write(json.dumps(dataclasses.asdict(request)) + "\n")
+                process.stdin.flush()
+                if on_event is None:
+                    process.stdin.close()
+            on_start(process.stdin.close)
             for line in process.stdout:
                 message = json.loads(line)
                 if "error" in message:
                     raise error_from_wire(message["error"], message["message"])
                 if "stage" in message:
                     on_progress(message["stage"], message["fraction"])
+                if "event" in message and on_event is not None:
+                    on_event(message["event"], message["fields"])
             process.wait()  # until then it may hold files open, or have something to say
         finally:
             process.kill()

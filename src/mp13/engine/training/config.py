@@ -114,7 +114,14 @@ class TrainConfig:
 
 
 def suggested_config(
-    *, hidden_size: int, num_rows: int, num_tokens: int, num_loss_tokens: int, on_cpu: bool, **chosen: Any
+    *,
+    hidden_size: int,
+    num_rows: int,
+    num_tokens: int,
+    num_loss_tokens: int,
+    on_cpu: bool,
+    longest_row: int = 0,
+    **chosen: Any,
 ) -> TrainConfig:
     """What to train with when nobody says otherwise; `chosen` are the settings that somebody has chosen.
 
@@ -122,15 +129,15 @@ def suggested_config(
       wider the model ("LoRA Without Regret"): 1.3e-3 for SmolLM2-135M, 4.9e-4 for a 1B, 2.9e-4 for an 8B model.
     * rank by what there is to learn: 8 up to 50 000 tokens of loss, 32 from 5 million on, 16 between.
     * three passes over up to 200 samples, two up to 1000, else one: small models soon know them by heart.
-    * rows of 1024 tokens on a CPU, 4096 elsewhere, but none longer than all samples together, and as many in a step
-      that a pass has at least 40 of them, at most 8.
+    * rows of 1024 tokens on a CPU, 4096 elsewhere, but none longer than all samples together, and room for the longest;
+      as many in a step that a pass has at least 40 of them, at most 8.
     * about ten evaluations and checkpoints a run.
     """
     settings: dict[str, Any] = {
         "lr": float(f"{5e-4 * (2000 / hidden_size) ** 0.781:.2g}"),
         "rank": 8 if num_loss_tokens <= 50_000 else 32 if num_loss_tokens >= 5_000_000 else 16,
         "epochs": 3.0 if num_rows <= 200 else 2.0 if num_rows <= 1000 else 1.0,
-        "batch_tokens": max(64, min(1024 if on_cpu else 4096, num_tokens)),
+        "batch_tokens": max(64, longest_row, min(1024 if on_cpu else 4096, num_tokens)),
         **chosen,
     }
     rows = (

@@ -65,6 +65,11 @@ class Trainer:
     def plan(self) -> TrainingPlan:
         return self._run.plan
 
+    @property
+    def step(self) -> int:
+        """How many are done."""
+        return self._run.record.step
+
     def rehearse(self) -> Rehearsal:
         """Try one row, so that memory and time can be told before the run. Nothing of it stays.
 
