@@ -2,7 +2,7 @@
 engines listed and stopped, training data checked, adapters trained.
 
 The verbs themselves are adapters_cli.py, adapters_engine_cli.py, evaluate.py, models_cli.py, engines_cli.py,
-data_cli.py and train_cli.py; what they do is the library's, and the service's.
+data_cli.py, train_cli.py and runs_cli.py; what they do is the library's, and the service's.
 """
 
 import sys
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mp13.chat.cli import data_cli, engines_cli, evaluate, models_cli, train_cli
+from mp13.chat.cli import data_cli, engines_cli, evaluate, models_cli, runs_cli
 from mp13.chat.cli.outcome import prepare_streams
 from mp13.chat.text import utf8
 
@@ -20,7 +20,7 @@ app.add_typer(evaluate.app, name="adapters")
 app.add_typer(models_cli.app, name="models")
 app.add_typer(engines_cli.app)
 app.add_typer(data_cli.app, name="data")
-app.add_typer(train_cli.app, name="train")
+app.add_typer(runs_cli.app, name="train")
 
 
 @app.callback(invoke_without_command=True)
