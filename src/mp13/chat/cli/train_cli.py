@@ -28,6 +28,7 @@ from mp13.engine.training.config import DTYPES, KINDS, LOSSES, SCHEDULES
 from mp13.engine.training.events import Finished
 from mp13.engine.training.job.request import Started
 from mp13.library.data.problem import DataError
+from mp13.library.paths import adapters_dir
 from mp13.library.training import JobEvent, TrainingOrder, check_data, train
 
 PROGRAM = "mp13 train"
@@ -158,6 +159,8 @@ class _Run:
             complain(f"{PROGRAM}: it was stopped before its first step; nothing is saved")
             raise SystemExit(INTERRUPTED)
         print(json.dumps(finished_json(finished)) if self._as_json else finished_text(finished))
+        if finished.path.parent == adapters_dir():
+            complain(f"{PROGRAM}: to talk to it: mp13chat --adapter {finished.path.name}")
         if finished.reason == "stopped":
             complain(f"{PROGRAM}: step {finished.step} is saved; to go on: {_resumed()}")
             raise SystemExit(INTERRUPTED)

@@ -1,6 +1,7 @@
 """How far a training run is, on stderr: one line on a terminal, else a line at each tenth of the run."""
 
 import sys
+import time
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -9,7 +10,7 @@ from rich.text import Text
 from mp13.chat.cli.outcome import complain
 from mp13.chat.library.shown import size
 from mp13.chat.library.train_view import duration
-from mp13.engine.training.events import EvalDone, Saved, StepDone, TrainEvent
+from mp13.engine.training.events import EvalDone, StepDone, TrainEvent
 
 _LINES = 10  # of a run that nobody watches
 
@@ -19,6 +20,7 @@ class TrainProgress:
 
     def __init__(self, program: str, total_steps: int, step: int) -> None:
         self._program, self._total, self._first = program, total_steps, step
+        self._begun = time.monotonic()
         self._eval = ""
         self._bar: Progress | None = None
         if sys.stderr.isatty():
@@ -42,8 +44,6 @@ class TrainProgress:
         if isinstance(event, EvalDone):
             self._eval = f" · eval {event.loss:.4f}{' (best)' if event.is_best else ''}"
             self._say(f"step {event.step}/{self._total}{self._eval}")
-        elif isinstance(event, Saved) and self._bar is None:
-            self._say(f"step {event.step}/{self._total} · saved")
         elif isinstance(event, StepDone):
             self._step(event)
 
@@ -54,7 +54,8 @@ class TrainProgress:
         if self._bar is not None:
             self._bar.update(self._task, completed=event.step, description=Text(told + self._eval).plain)
         elif event.step * _LINES // self._total > (event.step - 1) * _LINES // self._total or event.step == 1:
-            seconds = (self._total - event.step) * (event.tokens / event.step) / event.tokens_per_s
+            done = event.step - self._first
+            seconds = (time.monotonic() - self._begun) / done * (self._total - event.step)
             self._say(f"step {event.step}/{self._total} · {told} · {duration(seconds)} left")
 
     def _say(self, line: str) -> None:
