@@ -56,7 +56,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What library/worker.py does, without the seconds that another process takes to load torch."""
 
-    def in_this_process(module: str, request: Any, on_progress: Any, on_event: Any, on_start: Any) -> Any:
+    def in_this_process(module: str, request: Any, on_progress: Any, on_event: Any, on_start: Any, _: int) -> Any:
         assert module == "mp13.engine.training.job"
         ended = threading.Event()
         on_start(ended.set)

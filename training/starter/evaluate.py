@@ -107,7 +107,7 @@ def evaluate(adapters: Path) -> tuple[str, dict[str, dict[str, list]]]:
         lines.append(f"| {mix} | {value:.2f} | {100 * (value / perplexities['base'] - 1):+.1f}% |")
     for i, prompt in enumerate(SHOWN):
         lines += ["", f"**{prompt}**", ""]
-        lines += [f"- {mix}: {shown(said[mix]['shown'][i])}" for mix in VOICES]
+        lines += [f"- {mix}:{shown(said[mix]['shown'][i])}" for mix in VOICES]
     return "\n".join(lines) + "\n", said
 
 
@@ -115,7 +115,7 @@ def shown(answer: str) -> str:
     """In one line of Markdown; a list becomes one below it."""
     if answer.startswith("- "):
         return "".join(f"\n  {line}" for line in answer.splitlines())
-    return answer.replace("\n", " ")
+    return " " + answer.replace("\n", " ")
 
 
 def row(name: str, asked: str, passes, said) -> str:

@@ -32,14 +32,24 @@ def answer(request_type: Callable[..., Any], work: Callable[[Any, OnProgress], A
 def answer_with_events(
     request_type: Callable[..., Any],
     work: Callable[[Any, OnProgress, OnEvent, threading.Event], Any],
+    read: Callable[[], str] | None = None,
+    *,
+    is_first: bool = True,
 ) -> int:
     """The same for work that takes long and tells what happens, in dataclasses. It is to end early once the event is
-    set: when the other side says so by closing its end, or is dead."""
+    set: when the other side says so by closing its end, or is dead. Of several processes that do it together, which
+    `read` the request in another way, those that are not first tell nothing but errors."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is the other side's, which then closes its end
-    with _output() as tell:
-        request = request_type(**json.loads(sys.stdin.readline()))
+    with _output() as told:
+
+        def tell(**line: Any) -> None:
+            if is_first or "error" in line:
+                told(**line)
+
+        request = request_type(**json.loads((read or sys.stdin.readline)()))
         ended = threading.Event()
-        threading.Thread(target=_watch, args=(ended,), daemon=True).start()
+        if is_first:
+            threading.Thread(target=_watch, args=(ended,), daemon=True).start()
 
         def on_event(event: Any) -> None:
             tell(event=type(event).__name__, fields=dataclasses.asdict(event))

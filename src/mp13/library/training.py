@@ -11,10 +11,12 @@ from typing import Any
 
 from mp13.engine.config import EngineConfig
 from mp13.engine.request import OnProgress
+from mp13.engine.training.checkpoints import RunFolder
 from mp13.engine.training.config import TrainConfig
 from mp13.engine.training.events import EvalDone, Finished, Rehearsal, Saved, StepDone, TrainEvent, TrainingPlan
 from mp13.engine.training.job.request import SampleProblem, Started, TrainRequest
 from mp13.engine.training.sample import Sample
+from mp13.errors import Mp13Error, TrainingError
 from mp13.library.data.check import CheckReport, check
 from mp13.library.data.problem import DataError, Problem
 from mp13.library.data.reading import DataSet
@@ -27,8 +29,8 @@ _PLAIN: dict[str, type[Any]] = {cls.__name__: cls for cls in (StepDone, EvalDone
 
 @dataclass(frozen=True)
 class TrainingOrder:
-    """What to train, where. `options` are the settings that somebody chose; `eval_data` None holds samples out as they
-    say."""
+    """What to train, where. `options` are the settings that somebody chose; without `eval_data` samples are held out
+    as they say. `processes` share the rows of each step, each on a GPU of its own where there are any."""
 
     engine: EngineConfig
     base_name: str
@@ -39,6 +41,7 @@ class TrainingOrder:
     max_len: int | None = None
     resume: bool = False
     dry_run: bool = False
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,12 @@ def train(order: TrainingOrder, on_progress: OnProgress, on_event: Callable[[Job
             stop.has_begun = stop.has_begun or isinstance(event, Started)
             on_event(event)
 
-        report = run_worker("mp13.engine.training.job", request, on_progress, told, stop.by)
+        try:
+            report = run_worker("mp13.engine.training.job", request, on_progress, told, stop.by, order.processes)
+        except Mp13Error as error:
+            if type(error) is not Mp13Error:
+                raise
+            raise TrainingError(_died(order, str(error))) from None
         if problems := [SampleProblem(**problem) for problem in report["problems"]]:
             raise DataError([_placed(problem, learned, held_out) for problem in problems])
     rehearsal = report["rehearsal"]
@@ -81,6 +89,15 @@ def train(order: TrainingOrder, on_progress: OnProgress, on_event: Callable[[Job
         None if report["finished"] is None else _finished(report["finished"]),
         None if rehearsal is None else Rehearsal(**rehearsal),
     )
+
+
+def _died(order: TrainingOrder, how: str) -> str:
+    what = (
+        "the process that trained" if order.processes == 1 else f"one of the {order.processes} processes that trained"
+    )
+    folder = RunFolder(order.output)
+    kept = f"go on from {folder.last()} with --resume" if folder.steps() else "it had saved nothing yet"
+    return f"{what} died ({how}); {kept}"
 
 
 def _samples(data: Sequence[DataSet]) -> Iterator[Sample]:

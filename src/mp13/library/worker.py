@@ -49,6 +49,7 @@ def run_worker(
     on_progress: OnProgress,
     on_event: OnEvent | None = None,
     on_start: Callable[[Callable[[], None]], None] = lambda stop: None,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """The fields of the report that `python -m module` gives on `request`. Blocks; an exception from `on_progress` ends
     the work.
@@ -56,11 +57,12 @@ def run_worker(
     Args:
         on_event: for work that tells what happens; called with the name and the fields of each event.
         on_start: called with a function that asks such work to end early, with a report.
+        processes: of such work, how many do it together, started by torchrun.
 
     Raises:
         Mp13Error: the one that the work ended with.
     """
-    with tempfile.TemporaryFile() as diagnostics, _spawn(module, diagnostics) as process:
+    with tempfile.TemporaryFile() as diagnostics, _spawn(module, diagnostics, processes) as process:
         assert process.stdin is not None and process.stdout is not None
         message: dict[str, Any] = {}
         try:
@@ -80,25 +82,36 @@ def run_worker(
                     on_event(message["event"], message["fields"])
             process.wait()  # until then it may hold files open, or have something to say
         finally:
-            process.kill()
+            _end(process, processes)
         if "report" in message:
             report: dict[str, Any] = message["report"]
             return report
         raise Mp13Error(f"the process {module} ended without a result{_last_line(diagnostics)}")
 
 
-def _spawn(module: str, diagnostics: IO[bytes]) -> "subprocess.Popen[str]":
+def _spawn(module: str, diagnostics: IO[bytes], processes: int) -> "subprocess.Popen[str]":
     package_root = str(Path(mp13.__file__).parents[1])  # so that a checkout's process runs the checkout
     path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
+    together = processes > 1
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if together else []
     return subprocess.Popen(
         # -P: what lies in the working directory, maybe a cloned repository, cannot be imported
-        [sys.executable, "-P", "-m", module],
+        [sys.executable, "-P", *torchrun, "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=diagnostics,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
         encoding="utf-8",
+        start_new_session=together,  # Ctrl+C would have torchrun kill them all
     )
+
+
+def _end(process: "subprocess.Popen[str]", processes: int) -> None:
+    if processes > 1 and process.poll() is None:
+        process.terminate()  # torchrun ends those that it started
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=30)
+    process.kill()
 
 
 def _last_line(diagnostics: IO[bytes]) -> str:

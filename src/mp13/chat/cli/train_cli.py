@@ -81,11 +81,13 @@ def train_(
     save_every: Annotated[_Whole, _option("A checkpoint after so many steps.", "N")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say steps, memory and time; train nothing.")] = False,
+    launch: Annotated[int, typer.Option(min=1, metavar="N", help="Processes, each on a GPU of its own.")] = 1,
     format: Format = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Train an adapter. What is left out is chosen by the size of model and data."""
     if context.invoked_subcommand is not None:
         return
+    how: dict[str, Any] = {"resume": resume, "dry_run": dry_run, "processes": launch, "format": format}
     by_name = {
         "model": model, "data": data, "name": name, "eval": evaluation, "eval_split": eval_share,
         "eval_every": eval_every, "patience": early_stop, "steps": steps, "epochs": epochs, "kind": kind, "rank": rank,
@@ -96,9 +98,7 @@ def train_(
     }  # fmt: skip
     with outcome(PROGRAM):
         with Progress(PROGRAM, quiet=True) as progress:
-            order = training_order(
-                by_name, recipe, output=output, resume=resume, dry_run=dry_run, format=format, on_progress=progress
-            )
+            order = training_order(by_name, recipe, output=output, on_progress=progress, **how)
             tell(PROGRAM, check_data(order, progress))
         _Run(order, as_json).go()
 

@@ -51,7 +51,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 def training_order(
     flags: Mapping[str, Any], recipe: Path | None, *, output: Path | None, resume: bool, dry_run: bool,
-    format: str | None, on_progress: OnProgress,
+    format: str | None, on_progress: OnProgress, processes: int = 1,
 ) -> TrainingOrder:  # fmt: skip
     """`flags` are values by the names a recipe has; what is None was not given. The starter is installed if it is to be
     trained and is not here yet.
@@ -80,7 +80,16 @@ def training_order(
         install_starter(on_progress)
     engine = settings.engine_config()
     return TrainingOrder(
-        engine, _base_name(engine.model), data, held_out, folder, options, values.get("max_len"), resume, dry_run
+        engine,
+        _base_name(engine.model),
+        data,
+        held_out,
+        folder,
+        options,
+        values.get("max_len"),
+        resume,
+        dry_run,
+        processes,
     )
 
 

@@ -131,8 +131,8 @@ def suggested_config(
     * rank by what there is to learn: 8 up to 50 000 tokens of loss, 32 from 5 million on, 16 between.
     * three passes over up to 200 samples, two up to 1000, else one: small models soon know them by heart. Of less than
       40 samples as many more passes that there are 120 steps, at most ten.
-    * rows of 512 tokens on a CPU, which larger ones only slow down, 4096 elsewhere; of little data shorter ones, so that
-      a pass has 40 of them, with room for the longest sample. Of much data as many rows in a step, at most 8.
+    * rows of 512 tokens on a CPU, which larger ones only slow down, 4096 elsewhere; of little data shorter ones, so
+      that a pass has 40 of them, with room for the longest sample. Of much data as many rows in a step, at most 8.
     * about ten evaluations and checkpoints a run.
     """
     settings: dict[str, Any] = {

@@ -1,5 +1,8 @@
-"""A training run as a process of its own: `python -m mp13.engine.training.job`, spoken to as engine/worker.py says."""
+"""A training run as a process of its own: `python -m mp13.engine.training.job`, spoken to as engine/worker.py says; or,
+under torchrun, as several, of which the first is spoken to.
+"""
 
+import os
 import sys
 import threading
 
@@ -14,5 +17,16 @@ def work(request: TrainRequest, on_progress: OnProgress, on_event: OnEvent, ende
     return train(request, on_progress, on_event, ended)
 
 
+def read_together() -> str:
+    """The request, which the first process alone is sent."""
+    from mp13.engine.training.peers import peers, told_by_first
+
+    line: str = told_by_first(sys.stdin.readline() if peers().is_first else "")
+    return line
+
+
 if __name__ == "__main__":
-    sys.exit(answer_with_events(TrainRequest, work))
+    is_alone = "WORLD_SIZE" not in os.environ
+    is_first = os.environ.get("RANK", "0") == "0"
+    read = sys.stdin.readline if is_alone else read_together
+    sys.exit(answer_with_events(TrainRequest, work, read, is_first=is_first))

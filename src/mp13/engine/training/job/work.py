@@ -3,6 +3,7 @@
 How samples become tokens is rendering's, how an adapter trains the trainer's.
 """
 
+import dataclasses
 import os
 import threading
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from mp13.engine.config import EngineConfig
 from mp13.engine.models.choices import read_config
@@ -25,6 +28,7 @@ from mp13.engine.training.config import TrainConfig, suggested_config
 from mp13.engine.training.events import Finished
 from mp13.engine.training.job.request import SampleProblem, Started, TrainReport, TrainRequest
 from mp13.engine.training.passes import Base
+from mp13.engine.training.peers import local_rank, peers
 from mp13.engine.training.record import Origin
 from mp13.engine.training.rendering.render import Renderer
 from mp13.engine.training.rendering.request import MOST_PROBLEMS
@@ -57,16 +61,18 @@ def train(request: TrainRequest, on_progress: OnProgress, on_event: OnEvent, end
     rows = _Tokens(request, options, on_progress).rows()
     if not isinstance(rows, _Rows):
         return TrainReport(problems=rows)
-    with nullcontext() if request.dry_run else RunFolder(Path(request.output)).alone():
-        loaded = load_model(EngineConfig(**request.engine), on_progress)
-        config = TrainConfig.from_json(options) if before else _suggested(loaded, rows, options)
+    together = peers()
+    writes = together.is_first and not request.dry_run
+    with RunFolder(Path(request.output)).alone() if writes else nullcontext():
+        loaded = load_model(_engine(request), on_progress)
+        config = TrainConfig.from_json(options) if before else _suggested(loaded, rows, options, together.size)
         if ended.is_set():
             raise TrainingError("the run was stopped before its first step; nothing is saved")
         trainer = Trainer(
             Base(loaded.model, loaded.context, loaded.vocab_size, loaded.device, loaded.activation_dtype),
             rows.train, config, Path(request.output),
             Origin(request.base_name, base_digest(loaded.path), rows.template_digest),
-            eval_rows=rows.eval, resume=request.resume,
+            eval_rows=rows.eval, resume=request.resume, peers=together,
         )  # fmt: skip
         on_event(Started(trainer.plan, config.to_json(), trainer.step, rows.notes))
         if request.dry_run:
@@ -88,10 +94,20 @@ def _run(trainer: Trainer, on_event: OnEvent, ended: threading.Event) -> Finishe
     raise AssertionError("a run ends with Finished, or raises")
 
 
-def _suggested(loaded: LoadedModel, rows: _Rows, options: dict[str, Any]) -> TrainConfig:
+def _engine(request: TrainRequest) -> EngineConfig:
+    """Of this process: of several on one machine, each has a GPU of its own."""
+    config = EngineConfig(**request.engine)
+    if peers().size == 1 or not torch.cuda.is_available() or config.device == "cpu":
+        return config
+    if peers().size > torch.cuda.device_count():
+        raise ConfigError(f"launch = {peers().size}, but there are {torch.cuda.device_count()} GPUs; give at most that")
+    return dataclasses.replace(config, device=f"cuda:{local_rank()}")
+
+
+def _suggested(loaded: LoadedModel, rows: _Rows, options: dict[str, Any], num_peers: int) -> TrainConfig:
     lens = [len(row.ids) for row in rows.train]
     loss = options.get("loss", "assistant")
-    return suggested_config(
+    config = suggested_config(
         hidden_size=loaded.shape.hidden_size,
         num_rows=len(lens),
         num_tokens=sum(lens),
@@ -100,6 +116,14 @@ def _suggested(loaded: LoadedModel, rows: _Rows, options: dict[str, Any]) -> Tra
         on_cpu=loaded.device.type == "cpu",
         **options,
     )
+    if config.accumulation >= num_peers:
+        return config
+    if "accumulation" in options:
+        raise ConfigError(
+            f"a step of {config.accumulation} rows leaves some of {num_peers} processes without any; "
+            f"give --accumulate {num_peers}"
+        )
+    return dataclasses.replace(config, accumulation=num_peers)
 
 
 class _Tokens:
