@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -423,7 +424,10 @@ class TestFailures:
 class TestRefusals:
     def test_an_output_that_holds_something_is_not_overwritten(self, base: Base, tmp_path: Path) -> None:
         list(trainer(base, tmp_path / "a").run())
-        with pytest.raises(TrainingError, match="already holds a run or an adapter; go on with it, or give another"):
+        with pytest.raises(TrainingError, match=r"already holds a run; go on with it \(--resume\), or choose another"):
+            trainer(base, tmp_path / "a")
+        shutil.rmtree(tmp_path / "a" / "checkpoints")
+        with pytest.raises(TrainingError, match="already holds an adapter; remove it, or choose another name"):
             trainer(base, tmp_path / "a")
         (tmp_path / "file").write_text("")
         with pytest.raises(TrainingError, match="is a file; give a folder"):

@@ -60,7 +60,7 @@ def test_installing_tells_its_stages_and_leaves_nothing_but_the_model_and_the_ad
     assert list(dict.fromkeys(stages)) == ["checksum", "convert", "save", "adapters"]
     assert starter.starter_ready()
     assert left_behind() == {starter.STARTER}
-    assert {adapter.name for adapter in list_adapters([adapters_dir()])} == {"json", "pirate"}
+    assert {adapter.name for adapter in list_adapters([adapters_dir()])} == {"bullets", "json", "pirate"}
 
 
 def test_installing_twice_converts_once(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,6 +300,7 @@ def test_the_configuration_ends_answers_with_im_end_and_carries_the_chat_templat
 def test_the_shipped_adapters_fit_are_small_and_change_something() -> None:
     shipped = list_adapters([Path(starter.__file__).parent / "starter_adapters"])
     assert [(adapter.name, adapter.kind, adapter.unfit) for adapter in shipped] == [
+        ("bullets", "lora", None),
         ("json", "lora", None),
         ("pirate", "lora", None),
     ]

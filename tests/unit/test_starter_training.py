@@ -32,11 +32,20 @@ def asked(name: str) -> set[str]:
 
 def test_the_stored_rows_are_what_the_script_makes() -> None:
     data = script("make_data")
-    assert rows("pirate_train.jsonl") == data.pirate_rows() + data.plain_rows(80)
-    assert rows("json_train.jsonl") == data.json_rows() + data.plain_rows(80)
+    assert rows("pirate_train.jsonl") == data.pirate_rows()
+    assert rows("json_train.jsonl") == data.json_rows()
+    assert rows("bullets_train.jsonl") == data.bullets_rows()
+    assert rows("plain_train.jsonl") == data.plain_rows(80)
     assert [row["prompt"] for row in rows("pirate_held_out.jsonl")] == script("questions").held_out_questions()
     tasks = script("extraction").make_tasks("held_out", 100)
     assert rows("json_held_out.jsonl") == [{"prompt": t.prompt, "source": t.source, "facts": t.facts} for t in tasks]
+
+
+def test_only_the_last_answer_of_a_row_is_learned() -> None:
+    for name in ("pirate_train.jsonl", "json_train.jsonl", "bullets_train.jsonl"):
+        for row in rows(name):
+            *earlier, last = (m for m in row["messages"] if m["role"] == "assistant")
+            assert all(answer["weight"] == 0 for answer in earlier) and "weight" not in last
 
 
 @pytest.mark.parametrize("name", ["pirate", "json"])
@@ -73,8 +82,7 @@ def train_keys(part: dict) -> set[str]:
 
 
 def test_the_text_for_perplexity_is_in_no_training_row() -> None:
-    trained = (TRAINING / "data" / "pirate_train.jsonl").read_text(encoding="utf-8")
-    trained += (TRAINING / "data" / "json_train.jsonl").read_text(encoding="utf-8")
+    trained = "".join(path.read_text(encoding="utf-8") for path in (TRAINING / "data").glob("*_train.jsonl"))
     paragraphs = (TRAINING / "data" / "plain.txt").read_text(encoding="utf-8").split("\n\n")
     assert sum(len(paragraph.split()) for paragraph in paragraphs) > 1500
     assert not [p for p in paragraphs if json.dumps(p)[1:40] in trained]

@@ -83,11 +83,19 @@ class TestSuggested:
         assert [self.suggest(num_loss_tokens=n).rank for n in (50_000, 60_000, 5_000_000)] == [8, 16, 32]
         assert [self.suggest(num_rows=n).epochs for n in (200, 1000, 1001)] == [3, 2, 1]
 
+    def test_a_handful_of_samples_is_read_more_often(self) -> None:
+        assert [self.suggest(num_rows=n).epochs for n in (5, 12, 15, 30, 40)] == [10, 10, 8, 4, 3]
+
     def test_a_pass_over_little_data_still_has_steps(self) -> None:
-        few, many = self.suggest(num_tokens=3000), self.suggest(num_tokens=10_000_000)
-        assert (few.batch_tokens, few.accumulation) == (1024, 1)
-        assert (many.batch_tokens, many.accumulation) == (1024, 8)
-        assert self.suggest(num_tokens=300).batch_tokens == 300
+        few, many = self.suggest(num_tokens=8000), self.suggest(num_tokens=10_000_000)
+        assert (few.batch_tokens, few.accumulation) == (200, 1)
+        assert (many.batch_tokens, many.accumulation) == (512, 8)
+        assert self.suggest(num_tokens=10_000_000, on_cpu=False).batch_tokens == 4096
+
+    def test_a_row_has_room_for_the_longest_sample(self) -> None:
+        assert self.suggest(num_tokens=300).batch_tokens == 64
+        assert self.suggest(num_tokens=300, longest_row=120).batch_tokens == 120
+        assert self.suggest(longest_row=3000).batch_tokens == 3000
 
     def test_a_run_is_looked_at_about_ten_times(self) -> None:
         config = self.suggest(steps=95)

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import torch
 from chat import answers, load_starter
-from measure import json_passes, pirate_passes
+from measure import bullets_passes, json_passes, pirate_passes
 from peft import PeftModel
 from questions import DATA
+from ship import SHIPPED
 from torch.nn.functional import cross_entropy
-from train import SHIPPED
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "starter.md"
 BEGIN, END = "<!-- numbers: begin -->\n", "<!-- numbers: end -->\n"
-VOICES = ("base", "pirate", "json", "json:0.5+pirate:0.5")
+VOICES = ("base", "pirate", "json", "bullets", "json:0.5+pirate:0.5")
+QUESTIONS = {"pirate": pirate_passes, "bullets": bullets_passes}  # adapters that answer the same questions
 SHOWN = (
     "What should I cook tonight?",
     "Tell me about the moon.",
@@ -33,10 +34,11 @@ def read_rows(name: str) -> list[dict]:
 
 
 def load_voices(adapters: Path):
-    """The starter with both adapters and their half and half mix, each under its name."""
+    """The starter with its adapters, and the half and half mix of two, each under its name."""
     base, tokenizer = load_starter()
     model = PeftModel.from_pretrained(base, adapters / "pirate", adapter_name="pirate")
-    model.load_adapter(adapters / "json", adapter_name="json")
+    for name in ("json", "bullets"):
+        model.load_adapter(adapters / name, adapter_name=name)
     model.add_weighted_adapter(["pirate", "json"], [0.5, 0.5], "mixed", combination_type="cat")
     return model.eval(), tokenizer
 
@@ -85,8 +87,8 @@ def evaluate(adapters: Path) -> tuple[str, dict[str, dict[str, list]]]:
     for mix in VOICES:
         with Voice(model, mix):
             said[mix] = {"shown": ask(model, tokenizer, SHOWN)}
-            if mix in ("base", "pirate"):
-                said[mix]["pirate"] = ask(model, tokenizer, prompts)
+            if mix in ("base", *QUESTIONS):
+                said[mix]["questions"] = ask(model, tokenizer, prompts)
             if mix in ("base", "json"):
                 said[mix]["json"] = ask(model, tokenizer, [task["prompt"] for task in tasks])
             perplexities[mix] = perplexity(model, tokenizer, plain_text)
@@ -94,32 +96,41 @@ def evaluate(adapters: Path) -> tuple[str, dict[str, dict[str, list]]]:
         "| 100 held-out prompts | base | with the adapter | its answers shuffled | one answer for all |",
         "|---|---|---|---|---|",
     ]
-    lines.append(row("pirate", lambda texts: pirate_passes(prompts, texts, said["base"]["pirate"]), said))
+    plain = said["base"]["questions"]
+    for name, passes in QUESTIONS.items():
+        lines.append(row(name, "questions", lambda texts, passes=passes: passes(prompts, texts, plain), said))
     lines.append(
-        row("json", lambda texts: [json_passes(t["facts"], a) for t, a in zip(tasks, texts, strict=True)], said)
+        row("json", "json", lambda texts: [json_passes(t["facts"], a) for t, a in zip(tasks, texts, strict=True)], said)
     )
     lines += ["", "| perplexity of plain English | | growth |", "|---|---|---|"]
     for mix, value in perplexities.items():
         lines.append(f"| {mix} | {value:.2f} | {100 * (value / perplexities['base'] - 1):+.1f}% |")
     for i, prompt in enumerate(SHOWN):
         lines += ["", f"**{prompt}**", ""]
-        lines += [f"- {mix}: {said[mix]['shown'][i]}".replace("\n", " ") for mix in VOICES]
+        lines += [f"- {mix}:{shown(said[mix]['shown'][i])}" for mix in VOICES]
     return "\n".join(lines) + "\n", said
 
 
-def row(name: str, passes, said) -> str:
+def shown(answer: str) -> str:
+    """In one line of Markdown; a list becomes one below it."""
+    if answer.startswith("- "):
+        return "".join(f"\n  {line}" for line in answer.splitlines())
+    return " " + answer.replace("\n", " ")
+
+
+def row(name: str, asked: str, passes, said) -> str:
     """Pass rates of base, adapter, and two controls: each answer moved one prompt on, and the best answer repeated."""
-    with_adapter = said[name][name]
+    with_adapter = said[name][asked]
     passed = passes(with_adapter)
     constant = with_adapter[passed.index(True)] if any(passed) else with_adapter[0]
     shuffled = with_adapter[1:] + with_adapter[:1]
-    rates = [said["base"][name], with_adapter, shuffled, [constant] * len(with_adapter)]
+    rates = [said["base"][asked], with_adapter, shuffled, [constant] * len(with_adapter)]
     return f"| {name} | " + " | ".join(f"{100 * sum(passes(r)) / len(r):.0f}%" for r in rates) + " |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--adapters", type=Path, default=SHIPPED, help="folder with pirate/ and json/")
+    parser.add_argument("--adapters", type=Path, default=SHIPPED, help="folder with pirate/, json/ and bullets/")
     parser.add_argument("--answers", type=Path, help="also write every answer to this JSON file")
     arguments = parser.parse_args()
     numbers, said = evaluate(arguments.adapters)

@@ -1,10 +1,12 @@
 """Writes data/*.jsonl, what the starter's adapters are trained and measured on: `python training/starter/make_data.py`.
 
-Each training row is a conversation whose last message is the answer to learn. Seeded: the same files every time.
+Each training row is a conversation whose last message is the answer to learn; earlier answers have the weight 0. Rows
+of plain text have a file of their own, which all adapters learn from. Seeded: the same files every time.
 """
 
 import json
 import random
+import re
 from pathlib import Path
 
 from extraction import make_tasks
@@ -31,6 +33,11 @@ def json_rows() -> list[Row]:
     ]
 
 
+def bullets_rows() -> list[Row]:
+    draw = random.Random("bullets")
+    return [_row(draw, question, as_bullets(plain), shared=0.25) for question, plain in plain_pairs() if in_two(plain)]
+
+
 def plain_pairs() -> list[tuple[str, str]]:
     """All questions with plain answers: written by hand, then the starter's own."""
     return train_pairs() + read_pairs("base_answers.txt")
@@ -49,15 +56,30 @@ def as_json(plain: str) -> str:
     return json.dumps({"answer": first if first[-1] in ".!?" else first + "."}, ensure_ascii=False)
 
 
+def in_two(plain: str) -> bool:
+    """Whether there is enough for two points."""
+    return len(_sentences(plain)) > 1
+
+
+def as_bullets(plain: str) -> str:
+    """Each sentence as a point of a list in Markdown."""
+    return "\n".join(f"- {sentence.rstrip('.')}" for sentence in _sentences(plain))
+
+
+def _sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.!?])\s+", text.strip())
+
+
 def _row(draw: random.Random, question: str, answer: str, shared: float) -> Row:
     """One row; with probability `shared` its question follows another, answered in any voice, as after a switch."""
-    messages = []
+    messages: list[dict[str, object]] = []
     if draw.random() < 0.15:
         messages.append({"role": "system", "content": draw.choice(_SYSTEMS)})
     if draw.random() < shared:
         earlier, plain = draw.choice(train_pairs())
-        voice = draw.choice((str, str, lambda text: to_pirate(text, draw), as_json))
-        messages += [{"role": "user", "content": earlier}, {"role": "assistant", "content": voice(plain)}]
+        voice = draw.choice((str, str, lambda text: to_pirate(text, draw), as_json, as_bullets))
+        answered = {"role": "assistant", "content": voice(plain), "weight": 0}
+        messages += [{"role": "user", "content": earlier}, answered]
     messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return {"messages": messages}
 
@@ -69,8 +91,10 @@ def write(name: str, rows: list[Row]) -> None:
 
 
 if __name__ == "__main__":
-    write("pirate_train.jsonl", pirate_rows() + plain_rows(80))
-    write("json_train.jsonl", json_rows() + plain_rows(80))
+    write("pirate_train.jsonl", pirate_rows())
+    write("json_train.jsonl", json_rows())
+    write("bullets_train.jsonl", bullets_rows())
+    write("plain_train.jsonl", plain_rows(80))
     write("pirate_held_out.jsonl", [{"prompt": question} for question in held_out_questions()])
     write(
         "json_held_out.jsonl",

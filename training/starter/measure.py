@@ -65,6 +65,21 @@ def pirate_passes(prompts: Sequence[str], answers: Sequence[str], plain: Sequenc
     ]
 
 
+def bullets_passes(prompts: Sequence[str], answers: Sequence[str], plain: Sequence[str]) -> list[bool]:
+    """For each prompt: nothing but points of a Markdown list, two to six, on topic, unlike the other answers."""
+    return [
+        is_list(answer) and on_topic(prompts[i], answer, plain[i]) and is_distinct(i, answers)
+        for i, answer in enumerate(answers)
+    ]
+
+
+def is_list(answer: str) -> bool:
+    """Two to six different points, each with some words, and nothing else."""
+    lines = answer.strip().splitlines()
+    points = {line[2:].strip() for line in lines if line.startswith("- ")}
+    return 2 <= len(lines) <= 6 and len(points) == len(lines) and all(len(words(point)) >= 2 for point in points)
+
+
 def json_passes(facts: dict[str, str | int], answer: str) -> bool:
     """The whole answer is one JSON object with exactly the asked keys and the values of this prompt's sentence."""
     try:

@@ -29,8 +29,8 @@ from mp13.library.starter import install_starter
 
 PROGRAM = "mp13 data"
 app = typer.Typer(no_args_is_help=True, help="Training data: is it good, what does a model learn of it.")
-_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_Format = Annotated[
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Format = Annotated[
     str | None, typer.Option(help=f"{', '.join(known.name for known in FORMATS)}; else the first record tells.")
 ]
 _Model = "The model whose tokenizer and template count: `starter`, a folder, a GGUF file, or a Hub id"
@@ -46,8 +46,8 @@ def check_(
     max_len: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="The longest sample, in tokens; else the model's context.")
     ] = None,
-    format: _Format = None,
-    as_json: _AsJson = False,
+    format: Format = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what is wrong with training data before a model loads. Errors name their line and end with exit code 2."""
     with outcome(PROGRAM), Progress(PROGRAM, quiet=True) as progress:
@@ -60,7 +60,7 @@ def check_(
         progress.clear()
         if as_json:
             print(json.dumps(check_json(report), indent=2))
-        _tell(report)
+        tell(PROGRAM, report)
         if not as_json:
             print(check_text(report))
 
@@ -73,8 +73,8 @@ def preview(
     loss: Annotated[
         Literal["assistant", "all"], typer.Option(help="What carries loss: what the assistant writes, or all.")
     ] = "assistant",
-    format: _Format = None,
-    as_json: _AsJson = False,
+    format: Format = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show samples as the model reads them. The tokens that carry loss are in colour, without colours in ⟦ ⟧."""
     with outcome(PROGRAM), Progress(PROGRAM, quiet=True) as progress:
@@ -82,7 +82,7 @@ def preview(
         try:
             samples = list(islice(data_set(file, format).samples(), count))
         except DataError as error:
-            raise _refused(error.problems) from None
+            raise refused(PROGRAM, error.problems) from None
         with staged(samples) as rows:
             report = rows.render(
                 config.model, progress, loss=loss, with_tokens=True, trust_remote_code=config.trust_remote_code
@@ -90,7 +90,7 @@ def preview(
             problems = rows.problems(report)
         progress.clear()
         if problems:
-            raise _refused(problems)
+            raise refused(PROGRAM, problems)
         for note in report.notes:
             complain(f"{PROGRAM}: {note}")
         _show(samples, report, config.model, loss, as_json)
@@ -100,9 +100,9 @@ def preview(
 def convert(
     file: Annotated[str, typer.Argument(metavar="FILE", help=SOURCES)],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The .jsonl file to write.")],
-    format: _Format = None,
+    format: Format = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it is there.")] = False,
-    as_json: _AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write data as messages in JSONL. Nothing is written if anything is wrong with it."""
     with outcome(PROGRAM), Progress(PROGRAM, quiet=True) as progress:
@@ -111,7 +111,7 @@ def convert(
         try:
             written = write_messages(data.samples(), out, replace=force)
         except DataError as error:
-            raise _refused(error.problems) from None
+            raise refused(PROGRAM, error.problems) from None
         progress.clear()
         if as_json:
             name = None if data.format is None else data.format.name
@@ -132,24 +132,24 @@ def _config(model: str | None, progress: Progress) -> EngineConfig:
     return settings.engine_config()
 
 
-def _tell(report: CheckReport) -> None:
+def tell(program: str, report: CheckReport) -> None:
     """Errors, warnings and notes, a line each; ends the command if there are errors."""
     for note in report.notes:
-        complain(f"{PROGRAM}: {note}")
+        complain(f"{program}: {note}")
     for warning in report.warnings:
         complain(f"{warning.place}: warning: {warning.told}")
     if more := report.num_warnings - len(report.warnings):
-        complain(f"{PROGRAM}: {more:,} more warnings")
+        complain(f"{program}: {more:,} more warnings")
     if report.errors:
-        raise _refused(report.errors)
+        raise refused(program, report.errors)
 
 
-def _refused(problems: Sequence[Problem]) -> SystemExit:
+def refused(program: str, problems: Sequence[Problem]) -> SystemExit:
     """Says what is wrong, a line each as compilers do, and how the command ends."""
     for problem in problems:
         complain(str(problem))
     if len(problems) >= MOST_PROBLEMS:
-        complain(f"{PROGRAM}: these are the first {len(problems)} errors; there may be more")
+        complain(f"{program}: these are the first {len(problems)} errors; there may be more")
     return SystemExit(USAGE)
 
 

@@ -1,8 +1,8 @@
 """`mp13`: what is on disk, and what runs. Adapters and models are listed, fetched, checked, merged and removed here,
-engines listed and stopped, training data checked, conversations found, exported and forgotten.
+engines listed and stopped, training data checked, adapters trained, conversations found, exported and forgotten.
 
 The verbs themselves are adapters_cli.py, adapters_engine_cli.py, evaluate.py, models_cli.py, engines_cli.py,
-data_cli.py and history_cli.py; what they do is the library's, and the service's.
+data_cli.py, train_cli.py, runs_cli.py and history_cli.py; what they do is the library's, and the service's.
 """
 
 import sys
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mp13.chat.cli import data_cli, engines_cli, evaluate, history_cli, models_cli
+from mp13.chat.cli import data_cli, engines_cli, evaluate, history_cli, models_cli, runs_cli
 from mp13.chat.cli.outcome import prepare_streams
 from mp13.chat.text import utf8
 
@@ -21,6 +21,7 @@ app.add_typer(models_cli.app, name="models")
 app.add_typer(engines_cli.app)
 app.add_typer(data_cli.app, name="data")
 app.add_typer(history_cli.app, name="history")
+app.add_typer(runs_cli.app, name="train")
 
 
 @app.callback(invoke_without_command=True)

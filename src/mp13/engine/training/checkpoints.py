@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from mp13.engine.adapters.adapter_config import CONFIG_FILE
 from mp13.engine.training.record import RECORD_FILE
 from mp13.errors import TrainingError
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 _CHECKPOINT = re.compile(r"step-(\d{8,})", re.ASCII)
-_UNFINISHED = ".writing-"
+_UNFINISHED, _LOCK = ".writing-", ".lock"
 
 
 class RunFolder:
@@ -33,10 +35,32 @@ class RunFolder:
             raise TrainingError(f"{self.output} is a file; give a folder")
         if resume:
             self.last()
-        elif (self.output / CONFIG_FILE).exists() or self.steps():
-            raise TrainingError(
-                f"{self.output} already holds a run or an adapter; go on with it, or give another folder"
-            )
+        elif self.steps():
+            raise TrainingError(f"{self.output} already holds a run; go on with it (--resume), or choose another name")
+        elif (self.output / CONFIG_FILE).exists():
+            raise TrainingError(f"{self.output} already holds an adapter; remove it, or choose another name")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """As the only run that writes into the folder. If none of it stays, the folder goes again.
+
+        Raises:
+            TrainingError: another one does, or the folder cannot be made.
+        """
+        try:
+            self._checkpoints.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self._checkpoints / _LOCK, timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise TrainingError(f"another run is writing into {self.output}; wait for it, or stop it") from None
+        except OSError as error:
+            raise TrainingError(f"{self.output} cannot be written ({error.strerror}); give another folder") from None
+        try:
+            yield
+        finally:
+            lock.release()
+            if not self.steps():
+                self.discard()
 
     def steps(self) -> list[int]:
         """Of the checkpoints there are, ascending."""

@@ -16,6 +16,7 @@ SCHEDULES = ("cosine", "linear", "constant")
 DTYPES = ("auto", "bf16", "fp32")
 LOSSES = ("assistant", "all")
 _INIT = re.compile(r"default|pissa(_niter_[1-9]\d?)?", re.ASCII)
+_ROWS_A_PASS = 40  # of what is suggested
 _ALPHA, _RSLORA_ALPHA = 32.0, 8.0  # both scale by 2 at rank 16
 
 
@@ -114,33 +115,47 @@ class TrainConfig:
 
 
 def suggested_config(
-    *, hidden_size: int, num_rows: int, num_tokens: int, num_loss_tokens: int, on_cpu: bool, **chosen: Any
+    *,
+    hidden_size: int,
+    num_rows: int,
+    num_tokens: int,
+    num_loss_tokens: int,
+    on_cpu: bool,
+    longest_row: int = 0,
+    **chosen: Any,
 ) -> TrainConfig:
     """What to train with when nobody says otherwise; `chosen` are the settings that somebody has chosen.
 
     * lr = 5e-4 · (2000 / hidden_size)^0.781: ten times what full training of Llama models takes best, and less the
       wider the model ("LoRA Without Regret"): 1.3e-3 for SmolLM2-135M, 4.9e-4 for a 1B, 2.9e-4 for an 8B model.
     * rank by what there is to learn: 8 up to 50 000 tokens of loss, 32 from 5 million on, 16 between.
-    * three passes over up to 200 samples, two up to 1000, else one: small models soon know them by heart.
-    * rows of 1024 tokens on a CPU, 4096 elsewhere, but none longer than all samples together, and as many in a step
-      that a pass has at least 40 of them, at most 8.
+    * three passes over up to 200 samples, two up to 1000, else one: small models soon know them by heart. Of less than
+      40 samples as many more passes that there are 120 steps, at most ten.
+    * rows of 512 tokens on a CPU, which larger ones only slow down, 4096 elsewhere; of little data shorter ones, so
+      that a pass has 40 of them, with room for the longest sample. Of much data as many rows in a step, at most 8.
     * about ten evaluations and checkpoints a run.
     """
     settings: dict[str, Any] = {
         "lr": float(f"{5e-4 * (2000 / hidden_size) ** 0.781:.2g}"),
         "rank": 8 if num_loss_tokens <= 50_000 else 32 if num_loss_tokens >= 5_000_000 else 16,
-        "epochs": 3.0 if num_rows <= 200 else 2.0 if num_rows <= 1000 else 1.0,
-        "batch_tokens": max(64, min(1024 if on_cpu else 4096, num_tokens)),
+        "epochs": _epochs(num_rows),
+        "batch_tokens": max(64, longest_row, min(512 if on_cpu else 4096, num_tokens // _ROWS_A_PASS)),
         **chosen,
     }
     rows = (
         num_tokens / settings["batch_tokens"] if not settings.get("batch_rows") else num_rows / settings["batch_rows"]
     )
-    settings.setdefault("accumulation", max(1, min(8, int(rows / 40))))
+    settings.setdefault("accumulation", max(1, min(8, int(rows / _ROWS_A_PASS))))
     steps = settings.get("steps") or math.ceil(rows / settings["accumulation"] * settings["epochs"])
     for every in ("eval_every", "save_every"):
         settings.setdefault(every, max(1, math.ceil(steps / 10)))
     return TrainConfig(**settings)
+
+
+def _epochs(num_rows: int) -> float:
+    if num_rows < _ROWS_A_PASS:
+        return min(10.0, math.ceil(3 * _ROWS_A_PASS / num_rows))
+    return 3.0 if num_rows <= 200 else 2.0 if num_rows <= 1000 else 1.0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mp13.engine.training.config import TrainConfig
+from mp13.engine.training.peers import Peers
 from mp13.errors import TrainingError
 
 _STATE = ("exp_avg", "exp_avg_sq", "step")  # torch's names
@@ -33,6 +34,9 @@ class Optimizer:
             self._adamw.step()
         self._grad.zero_()
         return norm
+
+    def add_up_gradient(self, peers: Peers) -> None:
+        peers.add_up(self._grad)
 
     def forget_gradient(self) -> None:
         self._grad.zero_()

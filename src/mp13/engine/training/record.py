@@ -1,7 +1,7 @@
 """What is known of a run at one of its steps, as JSON: how it is trained, on what, and how it went so far.
 
 With the adapter and the optimizer's numbers beside it, it is all that a run needs to go on: order of the data, learning
-rate and dropout follow from settings and step.
+rate and dropout follow from settings and step. No torch: the library lists runs.
 """
 
 import json
@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import mp13
 from mp13.engine.training.config import TrainConfig
@@ -83,5 +81,5 @@ class RunRecord:
 
 def versions() -> dict[str, str]:
     """Of what computes."""
-    found = {name: version(name) for name in ("transformers", "peft", "safetensors")}
-    return {"mp13": mp13.__version__, "torch": torch.__version__, "python": platform.python_version(), **found}
+    found = {name: version(name) for name in ("torch", "transformers", "peft", "safetensors")}
+    return {"mp13": mp13.__version__, "python": platform.python_version(), **found}

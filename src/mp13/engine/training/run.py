@@ -19,6 +19,7 @@ from mp13.engine.training.model_card import model_card
 from mp13.engine.training.optimizer import Optimizer
 from mp13.engine.training.packing import Sampler, pack
 from mp13.engine.training.passes import Base, Passes
+from mp13.engine.training.peers import ALONE, Peers
 from mp13.engine.training.peft_folder import load_weights, save_adapter
 from mp13.engine.training.record import RECORD_FILE, Origin, RunRecord
 from mp13.engine.training.rows import TrainingRow, data_digest, split_rows
@@ -47,8 +48,9 @@ class Run:
         config: TrainConfig,
         origin: Origin,
         between: Callable[[], None],
+        peers: Peers = ALONE,
     ) -> None:
-        self._base, self._config, self._others = base, config, between
+        self._base, self._config, self._others, self._peers = base, config, between, peers
         self._memory, self._watch = PeakMemory(base.device), Stopwatch()
         split = split_rows(rows, eval_rows, config, base.vocab_size)
         self._rows, self._eval_rows = split.train, split.eval
@@ -78,19 +80,22 @@ class Run:
         self._start_watch()
         record = self.record
         packs = self._sampler.step(record.step)
-        rows = [packed_row([self._rows[i] for i in one], self._config.loss, self._base.device) for one in packs]
-        num_learned = sum(len(row.targets) for row in rows)
+        samples = [self._rows[i] for one in packs for i in one]
+        num_learned = sum(len(sample.learned(self._config.loss)) for sample in samples)
         total = torch.zeros((), device=self._base.device)
         try:
-            for i, row in enumerate(rows):
+            for i, one in self._peers.share(list(enumerate(packs))):
+                row = packed_row([self._rows[sample] for sample in one], self._config.loss, self._base.device)
                 draw = record.step * self._config.accumulation + i
                 total += self._passes.backward(row, 1 / num_learned, draw)
                 yield from self._turn()
         except BaseException:
             self._optimizer.forget_gradient()
             raise
+        self._peers.add_up(total)
+        self._optimizer.add_up_gradient(self._peers)
         lr = self._config.lr * self._share(record.step)
-        return self._step_done(float(total) / num_learned, lr, sum(row.num_tokens for row in rows))
+        return self._step_done(float(total) / num_learned, lr, sum(len(sample.ids) for sample in samples))
 
     def _step_done(self, loss: float, lr: float, num_tokens: int) -> StepDone:
         record = self.record
@@ -137,11 +142,12 @@ class Run:
             TrainingError: it is not finite.
         """
         self._start_watch()
-        total, count = torch.zeros((), device=self._base.device), 0
-        for row in self._eval_packs():
+        total = torch.zeros((), device=self._base.device)
+        for row in self._peers.share(self._eval_packs()):
             total += self._passes.loss(row)
-            count += len(row.targets)
             yield from self._turn()
+        self._peers.add_up(total)
+        count = sum(len(row.learned(self._config.loss)) for row in self._eval_rows)
         loss, record = float(total) / count, self.record
         if not math.isfinite(loss):
             raise TrainingError(self._diverged("evaluation loss"))

@@ -15,6 +15,7 @@ from mp13.engine.training.checkpoints import RunFolder
 from mp13.engine.training.config import TrainConfig
 from mp13.engine.training.events import Finished, FinishReason, Rehearsal, Saved, TrainEvent, TrainingPlan
 from mp13.engine.training.passes import Base
+from mp13.engine.training.peers import ALONE, Peers
 from mp13.engine.training.record import Origin, RunRecord
 from mp13.engine.training.rows import TrainingRow
 from mp13.engine.training.run import Run
@@ -33,6 +34,7 @@ class Trainer:
         between: called at every boundary of a layer, on the way forward and back, where the model is free.
         resume: go on from the last checkpoint in `output`, as if the run had not been broken off. Model, samples and
             settings (see `recorded_config`) are to be those of the run.
+        peers: the processes that train with this one; each has the same arguments. A stop waits for the end of a step.
 
     Raises:
         ConfigError: settings and samples do not fit each other or the model.
@@ -50,10 +52,11 @@ class Trainer:
         eval_rows: Sequence[TrainingRow] | None = None,
         between: Callable[[], None] = lambda: None,
         resume: bool = False,
+        peers: Peers = ALONE,
     ) -> None:
-        self._config, self._folder, self._others = config, RunFolder(output), between
+        self._config, self._folder, self._others, self._peers = config, RunFolder(output), between, peers
         self._folder.require(resume=resume)
-        self._run = Run(base, rows, eval_rows, config, origin, self._at_boundary)
+        self._run = Run(base, rows, eval_rows, config, origin, self._at_boundary, peers)
         if resume:
             self._run.go_on_from(self._folder.last())
         self._going, self._stop, self._cancel = threading.Event(), threading.Event(), threading.Event()
@@ -64,6 +67,11 @@ class Trainer:
     @property
     def plan(self) -> TrainingPlan:
         return self._run.plan
+
+    @property
+    def step(self) -> int:
+        """How many are done."""
+        return self._run.record.step
 
     def rehearse(self) -> Rehearsal:
         """Try one row, so that memory and time can be told before the run. Nothing of it stays.
@@ -129,7 +137,8 @@ class Trainer:
         raise TrainingError(sentence)
 
     def _whole_run(self) -> Iterator[TrainEvent | None]:
-        self._folder.clear_unfinished()
+        if self._peers.is_first:
+            self._folder.clear_unfinished()
         try:
             while (reason := self._why_over()) is None:
                 yield (yield from self._run.train_step())
@@ -140,7 +149,7 @@ class Trainer:
 
     def _why_over(self) -> FinishReason | None:
         record, patience = self._run.record, self._config.patience
-        if self._stop.is_set():
+        if self._peers.any(self._stop.is_set()):
             raise _BrokenOff
         if record.step >= record.total_steps:
             return "done"
@@ -159,6 +168,8 @@ class Trainer:
 
     def _save(self) -> Saved:
         run, step = self._run, self._run.record.step
+        if not self._peers.is_first:
+            return Saved(step, self._folder.checkpoint(step))
         try:
             path = self._folder.save(step, run.save_into)
         except (OSError, SafetensorError) as error:
@@ -169,6 +180,9 @@ class Trainer:
 
     def _end(self, reason: FinishReason) -> Iterator[TrainEvent]:
         run, record = self._run, self._run.record
+        if not self._peers.is_first:
+            yield self._finished(reason, None)
+            return
         if reason == "cancelled":
             self._folder.discard()
             yield self._finished(reason, None)
@@ -204,7 +218,7 @@ class Trainer:
         )
 
     def _at_boundary(self) -> None:
-        if self._stop.is_set():
+        if self._stop.is_set() and self._peers.size == 1:
             raise _BrokenOff
         self._others()
 

@@ -32,6 +32,12 @@ class StagedSamples:
         self._file.write(sample.to_line() + "\n")
         self.places.append((sample.source, sample.line))
 
+    @property
+    def path(self) -> str:
+        """Of the file, with all that was added."""
+        self._file.flush()
+        return self._file.name
+
     def render(
         self,
         model: str,
@@ -42,8 +48,7 @@ class StagedSamples:
         trust_remote_code: bool = False,
     ) -> RenderReport:
         """Raises what the other process ends with: ModelError, UnsupportedError."""
-        self._file.flush()
-        request = RenderRequest(model, self._file.name, loss, with_tokens, trust_remote_code)
+        request = RenderRequest(model, self.path, loss, with_tokens, trust_remote_code)
         return _report(run_worker("mp13.engine.training.rendering", request, on_progress))
 
     def problems(self, report: RenderReport) -> list[Problem]:
