@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mp13.errors import MixError
-from mp13.mix import Mix, check_name, parse_mix, version_of
+from mp13.mix import BASE, Mix, check_name, parse_mix, version_of
 
 NAME_CHARACTERS = "ABCXYZabcxyz0189._-"
 names = st.text(NAME_CHARACTERS, min_size=1, max_size=64).filter(lambda n: n != BASE and set(n) != {"."})
