@@ -66,6 +66,7 @@ class TrainingRun:
         self._versions = tempfile.TemporaryDirectory(prefix="mp13-versions-")
         self._every = 1
         self._is_planned = self._is_ending = False
+        self.is_computing = False  # also after a pause, up to the end of the row
 
     @property
     def is_over(self) -> bool:
@@ -89,6 +90,7 @@ class TrainingRun:
 
     def advance(self) -> None:
         """A piece of work, with boundaries; what goes wrong ends the run alone."""
+        self.is_computing = True
         try:
             self._begin_piece()
             if not self._is_planned:
@@ -100,6 +102,8 @@ class TrainingRun:
             if not isinstance(error, Mp13Error):
                 error = TrainingError(f"training met an unexpected {type(error).__name__} ({error}); see the log")
             self._end("failed", Failed(type(error).__name__, str(error)))
+        finally:
+            self.is_computing = False
 
     def pause(self) -> None:
         if self.state in ("preparing", "running"):
