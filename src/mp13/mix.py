@@ -3,7 +3,8 @@
     base    a    a:0.7    a:0.7+b:-0.3
 
 Names are `[A-Za-z0-9._-]{1,64}` and not `base`; weights are plain signed decimals, 1 when left out; a name
-may stand once. The canonical form sorts members by name and drops a weight of 1.
+may stand once. The canonical form sorts members by name and drops a weight of 1. An adapter in training has versions:
+`a@120` is the one of step 120, `a@latest` the newest there is.
 """
 
 import math
@@ -15,7 +16,10 @@ from mp13.errors import MixError
 
 BASE = "base"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_MEMBER = re.compile(r"([A-Za-z0-9._-]{1,64})(?::([+-]?(?:\d+(?:\.\d*)?|\.\d+)))?(?:\+|$)", re.ASCII)
+_VERSIONED = re.compile(r"([A-Za-z0-9._-]{1,64})@(0|[1-9][0-9]{0,11}|latest)", re.ASCII)
+_MEMBER = re.compile(
+    r"([A-Za-z0-9._-]{1,64})(@(?:0|[1-9][0-9]{0,11}|latest))?(?::([+-]?(?:\d+(?:\.\d*)?|\.\d+)))?(?:\+|$)", re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,12 @@ def check_name(name: str) -> str:
     return name
 
 
+def version_of(name: str) -> tuple[str, int | None] | None:
+    """The adapter and the step that a member means, no step for the latest; None for a name without a version."""
+    match = _VERSIONED.fullmatch(name)
+    return None if match is None else (match[1], None if match[2] == "latest" else int(match[2]))
+
+
 def parse_mix(text: str) -> Mix:
     """Read a mix such as `a:0.7+b`.
 
@@ -71,14 +81,14 @@ def parse_mix(text: str) -> Mix:
         match = _MEMBER.match(text, position)
         if match is None or (match[0].endswith("+") and match.end() == len(text)):
             raise MixError(f"{text!r} is not a mix (at {text[position:]!r}); write base, A, A:0.7 or A:0.7+B:-0.3")
-        name, weight = match[1], float(match[2] or 1)
+        name, version, weight = match[1], match[2] or "", float(match[3] or 1)
         if name == BASE:
             raise MixError(f"{text!r}: 'base' stands alone; leave it out of the sum, the base is always in it")
-        if name in members:
+        if (name := check_name(name) + version) in members:
             raise MixError(f"{text!r} names {name!r} twice; give it once with the sum of its weights")
         if not math.isfinite(weight):
             raise MixError(f"{text!r}: the weight of {name!r} is too large; weights are usually between -2 and 2")
-        members[check_name(name)] = weight + 0.0  # -0 becomes 0
+        members[name] = weight + 0.0  # -0 becomes 0
         position = match.end()
     return Mix(tuple(sorted(members.items())))
 

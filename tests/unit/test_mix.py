@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mp13.errors import MixError
-from mp13.mix import BASE, Mix, check_name, parse_mix
+from mp13.mix import BASE, Mix, check_name, parse_mix, version_of
 
 NAME_CHARACTERS = "ABCXYZabcxyz0189._-"
 names = st.text(NAME_CHARACTERS, min_size=1, max_size=64).filter(lambda n: n != BASE and set(n) != {"."})
@@ -127,3 +127,23 @@ def test_a_member_gets_another_weight_comes_and_goes() -> None:
     assert str(mix.weighted("b", None)) == "base"
     assert str(mix.weighted("a", None)) == "b:0.5"
     assert (mix.weight("b"), mix.weight("a")) == (0.5, None)
+
+
+class TestVersionsOfAnAdapterInTraining:
+    @pytest.mark.parametrize("text", ["a@120", "a@latest", "a@0:0.5+b", "a+a@120"])
+    def test_a_mix_may_name_a_version(self, text: str) -> None:
+        assert str(parse_mix(text)) == text
+
+    @pytest.mark.parametrize("text", ["a@", "a@01", "a@newest", "a@-1", "@1", "a@1@2", "base@1"])
+    def test_what_is_no_version_is_no_mix(self, text: str) -> None:
+        with pytest.raises(MixError):
+            parse_mix(text)
+
+    def test_a_version_is_an_adapter_and_a_step(self) -> None:
+        assert version_of("a@120") == ("a", 120)
+        assert version_of("a@latest") == ("a", None)
+        assert version_of("a") is None
+
+    def test_nobody_else_may_take_such_a_name(self) -> None:
+        with pytest.raises(MixError):
+            check_name("a@120")

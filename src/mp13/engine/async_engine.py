@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mp13.engine.core import EngineCore
 from mp13.engine.description import EngineDescription
@@ -30,7 +30,12 @@ from mp13.engine.request import (
     TokenScore,
 )
 from mp13.engine.text.scored_answer import scored_answer
-from mp13.errors import MixError
+from mp13.engine.training.events import RunEvent
+from mp13.engine.training.job import TrainingJob
+from mp13.engine.training_run import TrainingRun
+from mp13.errors import MixError, TrainingError
+
+TrainingVerb = Literal["pause", "go_on", "stop", "cancel", "park"]
 
 
 class AsyncEngine:
@@ -187,9 +192,47 @@ class AsyncEngine:
         """End a request; its iterator gets a FinishEvent with reason "abort". Unknown ids are ignored."""
         self._thread.abort(request_id)
 
+    async def start_training(self, job: TrainingJob, on_event: Callable[[RunEvent], None]) -> TrainingRun:
+        """Begin to train beside the answers. `on_event` is called on the engine's thread with each event of the run.
+
+        Raises:
+            ConfigError, TrainingError: it cannot run, or another run goes on; nothing has changed.
+        """
+        await asyncio.to_thread(lambda: self._core.info.base_digest)  # may still be computed
+        return await self._thread.call(lambda: self._begin_training(job, on_event))
+
+    async def steer_training(self, verb: TrainingVerb) -> None:
+        """Raises TrainingError where no run goes on."""
+
+        def steer() -> None:
+            if (run := self._thread.training) is None or run.is_over:
+                raise TrainingError("nothing is being trained; start a run")
+            getattr(run, verb)()
+
+        await self._thread.call(steer)
+
     async def close(self) -> None:
-        """Abort everything and end the engine's thread."""
+        """Abort everything and end the engine's thread. A training run saves its last whole step first."""
+        await self._park()
         await asyncio.to_thread(self._thread.stop)
+
+    def _begin_training(self, job: TrainingJob, on_event: Callable[[RunEvent], None]) -> TrainingRun:
+        if (before := self._thread.training) is not None and not before.is_over:
+            raise TrainingError(f"{before.job.name!r} is being trained; stop it, or wait for its end")
+        run = TrainingRun(self._core, job, self._thread.serve, on_event)
+        run.prepare()
+        if before is not None:
+            before.forget_all()
+        self._thread.training = run
+        return run
+
+    async def _park(self) -> None:
+        run = self._thread.training
+        if run is None or run.is_over or not self._thread.is_alive:
+            return
+        await self.steer_training("park")
+        while not run.is_over and self._thread.is_alive:
+            await asyncio.sleep(0.01)
 
     def _tell(self) -> None:
         """On the engine's thread, in every turn."""

@@ -39,6 +39,7 @@ from mp13.engine.scheduling.block_pool import BlockPool
 from mp13.engine.scheduling.scheduler import Scheduler
 from mp13.engine.scheduling.sequence import Sequence
 from mp13.engine.scoring import ScoreGroup, Scoring
+from mp13.engine.training.passes import Base
 from mp13.errors import ConfigError, ModelError
 
 
@@ -82,6 +83,7 @@ class EngineCore:
         self.effects = EffectCheck(self.runner, self.adapters, self.vocab_size)
         self.info = describe(config, loaded, self.max_model_len, num_blocks)
         self.admission = Admission(config, self.adapters, self.prompts, self.max_model_len, self.info.eos_token_ids)
+        self.base = Base(loaded.model, loaded.context, loaded.vocab_size, loaded.device, loaded.activation_dtype)
         self._running: dict[str, Running] = {}
         self._ids = count()
 
@@ -241,14 +243,15 @@ class EngineCore:
         events = [event for running in list(self._running.values()) for event in self._fail(running.seq, error)]
         return events + self.scoring.fail_all(error, self.scheduler)
 
-    def load_adapter(self, path: str | Path, name: str | None = None) -> AdapterInfo:
-        """Load a PEFT folder. Its effect is measured in a later step, when nobody waits.
+    def load_adapter(self, path: str | Path, name: str | None = None, version: int | None = None) -> AdapterInfo:
+        """Load a PEFT folder, as a `version` of the name where that is given. Its effect is measured in a later step,
+        when nobody waits.
 
         Raises:
             AdapterError, MixError, OutOfMemory: it cannot be loaded, and nothing has changed.
         """
         try:
-            info = self.adapters.load(Path(os.path.expanduser(path)), name)
+            info = self.adapters.load(Path(os.path.expanduser(path)), name, version)
         except Exception as error:
             raise readable(error) from None
         self.effects.add(info)

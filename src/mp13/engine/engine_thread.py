@@ -7,12 +7,14 @@ import atexit
 import logging
 import queue
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from mp13.engine.core import EngineCore
 from mp13.engine.request import ErrorEvent, Event, TokenEvent
+from mp13.engine.training_run import TrainingRun
 from mp13.errors import Mp13Error
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ class EngineThread:
         self._on_turn = on_turn
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._deliver: dict[str, _Deliver] = {}  # by request id; this thread only
+        self.training: TrainingRun | None = None  # set on this thread
         self._closed = False
         self._closing = threading.Lock()  # no job is handed in after the thread looked for the last time
         self._thread = threading.Thread(target=self._run, name="mp13-engine", daemon=True)
@@ -89,18 +92,35 @@ class EngineThread:
 
     def _run(self) -> None:
         while not self._closed:
-            if not self._core.has_work():
+            if not (self._core.has_work() or self._trains()):
                 self._jobs.get()()  # sleep until somebody wants something
-            while not self._jobs.empty():
-                self._jobs.get()()
-            self._on_turn()
-            if self._core.has_work():
-                self._hand_out(self._step())
-                self._on_turn()
+            self._turn()
+            if self.training is not None and self._trains():
+                self.training.advance()
         while not self._jobs.empty():
             self._jobs.get()()
         for request_id in list(self._deliver):
             self._hand_out(self._core.abort(request_id))
+
+    def serve(self, seconds: float) -> None:
+        """Called by the training run between two of its pieces: take jobs and steps until nobody wants anything, or for
+        so long while somebody does."""
+        end = time.perf_counter() + seconds
+        while not self._closed and (self._core.has_work() or not self._jobs.empty()):
+            self._turn()
+            if time.perf_counter() >= end:
+                return
+
+    def _trains(self) -> bool:
+        return self.training is not None and not self.training.is_over and not self.training.is_waiting
+
+    def _turn(self) -> None:
+        while not self._jobs.empty():
+            self._jobs.get()()
+        self._on_turn()
+        if self._core.has_work():
+            self._hand_out(self._step())
+            self._on_turn()
 
     def _step(self) -> list[Event]:
         try:

@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mp13.errors import ConfigError, Mp13Error
 from mp13.service.endpoint import HAS_UNIX_SOCKETS, Launch, listen_loopback, publish
+from mp13.service.engine_protocol import TrainingVerb
 from mp13.service.host import EngineHost
 from mp13.service.parent import die_with_parent
 from mp13.service.schema import (
@@ -45,8 +46,11 @@ from mp13.service.schema import (
     count_reports,
 )
 from mp13.service.streaming import LineStream, failure
+from mp13.service.training_schema import TrainingRequest
 
 _END_S = 2  # for a graceful end; a step of the model that runs longer is cut off
+_PARK_S = 30  # for a training run's checkpoint before that
+_VERBS: dict[str, TrainingVerb] = {"pause": "pause", "resume": "go_on", "stop": "stop", "cancel": "cancel"}
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
@@ -87,6 +91,22 @@ class Service:
         await self.host.unload_adapter(request.path_params["name"])
         return Response(status_code=204)
 
+    async def start_training(self, request: Request) -> Response:
+        return _json((await self.host.start_training(await _body(request, TrainingRequest))).model_dump_json())
+
+    async def training(self, request: Request) -> Response:
+        status = self.host.training.status
+        return Response(status_code=204) if status is None else _json(status.model_dump_json())
+
+    async def training_events(self, request: Request) -> Response:
+        return self._until_ended(self.host.training.events())
+
+    async def steer_training(self, request: Request) -> Response:
+        if (verb := _VERBS.get(request.path_params["verb"])) is None:
+            raise ConfigError(f"a run cannot {request.path_params['verb']!r}; it can {', '.join(_VERBS)}")
+        await self.host.steer_training(verb)
+        return Response(status_code=204)
+
     async def check(self, request: Request) -> Response:
         await self.host.check(await _body(request, CheckRequest))
         return Response(status_code=204)
@@ -116,6 +136,10 @@ def make_app(service: Service, token: str | None) -> ASGIApp:
             Route("/v1/mp13/adapters", service.adapters, methods=["GET"]),
             Route("/v1/mp13/adapters", service.load_adapter, methods=["POST"]),
             Route("/v1/mp13/adapters/{name}", service.unload_adapter, methods=["DELETE"]),
+            Route("/v1/mp13/training", service.training, methods=["GET"]),
+            Route("/v1/mp13/training", service.start_training, methods=["POST"]),
+            Route("/v1/mp13/training/events", service.training_events, methods=["GET"]),
+            Route("/v1/mp13/training/{verb}", service.steer_training, methods=["POST"]),
             Route("/v1/mp13/check", service.check, methods=["POST"]),
             Route("/v1/mp13/health", service.health, methods=["GET"]),
             Route("/v1/mp13/stop", service.stop, methods=["POST"]),
@@ -190,6 +214,11 @@ async def _end_in_time(host: EngineHost, server: uvicorn.Server) -> None:
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     abandoned.cancel()
     host.news.end("no chat was left")
+    try:
+        async with asyncio.timeout(_PARK_S):
+            await host.park_training()
+    except TimeoutError:
+        logging.getLogger(__name__).error("the training run could not be parked in time; its last checkpoint is whole")
     server.should_exit = True
     # A C thread with the system's own exit: works while the interpreter is held by a load.
     faulthandler.dump_traceback_later(_END_S, exit=True)

@@ -42,6 +42,7 @@ from mp13.service.schema import (
     count_reports,
     engine_events,
 )
+from mp13.service.training_client import TrainingClient
 
 if TYPE_CHECKING:
     import httpx
@@ -93,6 +94,7 @@ class EngineClient:
             timeout=httpx.Timeout(None, connect=_CONNECT_S),
             trust_env=False,  # no proxy stands between a chat and its own engine
         )
+        self.training = TrainingClient(self)
 
     async def hold(self) -> None:
         """Take a lease that lasts until `close`, so that the engine stays while no events are read."""
@@ -104,7 +106,7 @@ class EngineClient:
         Raises:
             EngineStopped: after an `EndedEvent`.
         """
-        async with aclosing(self._stream("GET", "/events", engine_events.validate_json)) as events:
+        async with aclosing(self.stream("GET", "/events", engine_events.validate_json)) as events:
             async for event in events:
                 yield event
                 if isinstance(event, EndedEvent):
@@ -112,47 +114,47 @@ class EngineClient:
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[AnswerEvent]:
         """The answer, token by token, closed by a `FinishEvent`. Closing the iterator early aborts it."""
-        return self._stream("POST", "/generate", _answer_event, request)
+        return self.stream("POST", "/generate", _answer_event, request)
 
     def compare(self, request: CompareRequest) -> AsyncGenerator[AnswerEvent]:
         """The answers of all mixes as they come, a `FinishEvent` each. Closing the iterator early aborts them."""
-        return self._stream("POST", "/compare", _answer_event, request, ends=len(request.mixes))
+        return self.stream("POST", "/compare", _answer_event, request, ends=len(request.mixes))
 
     async def prefill(self, request: PrefillRequest) -> None:
         """Return when the messages are computed; everything else goes first. Cancelling this ends it."""
-        await self._call("POST", "/prefill", request)
+        await self.call("POST", "/prefill", request)
 
     async def score(self, request: ScoreRequest) -> ScoreReport:
         """Cancelling this ends it."""
-        return ScoreReport.model_validate_json(await self._call("POST", "/score", request))
+        return ScoreReport.model_validate_json(await self.call("POST", "/score", request))
 
     async def count(self, request: CountRequest) -> CountReport:
         """How long a prompt is, and what the context holds. No running answer waits for it, nor it for one."""
-        return count_reports.validate_json(await self._call("POST", "/count", request))
+        return count_reports.validate_json(await self.call("POST", "/count", request))
 
     async def adapters(self) -> list[AdapterInfo]:
         """The adapters that are loaded now."""
-        return adapter_lists.validate_json(await self._call("GET", "/adapters"))
+        return adapter_lists.validate_json(await self.call("GET", "/adapters"))
 
     async def load_adapter(self, path: str, name: str | None = None) -> AdapterInfo:
         """Load the PEFT folder `path` as `name` (default: the folder's name); a used name is replaced."""
         request = LoadAdapterRequest(path=str(Path(path).expanduser().resolve()), name=name)
-        return adapter_infos.validate_json(await self._call("POST", "/adapters", request))
+        return adapter_infos.validate_json(await self.call("POST", "/adapters", request))
 
     async def unload_adapter(self, name: str) -> None:
-        await self._call("DELETE", f"/adapters/{check_name(name)}")
+        await self.call("DELETE", f"/adapters/{check_name(name)}")
 
     async def check(self, config: EngineConfig) -> None:
         """Raises what an engine with `config` would, as far as this one can tell before weights are read."""
-        await self._call("POST", "/check", CheckRequest(config=config))
+        await self.call("POST", "/check", CheckRequest(config=config))
 
     async def health(self) -> Health:
         """Whether the engine is loading, ready or failed. Answers at once, also while it loads."""
-        return Health.model_validate_json(await self._call("GET", "/health"))
+        return Health.model_validate_json(await self.call("GET", "/health"))
 
     async def stop(self, reason: str) -> None:
         """End the process, whoever uses it. All its chats hear the reason."""
-        await self._call("POST", "/stop", StopRequest(reason=reason))
+        await self.call("POST", "/stop", StopRequest(reason=reason))
 
     async def close(self) -> None:
         """Give the lease back and end every call. The engine ends soon after its last client closed; one that is not up
@@ -178,11 +180,12 @@ class EngineClient:
         except Mp13Error:
             return True
 
-    async def _call(self, method: str, path: str, body: BaseModel | None = None) -> bytes:
+    async def call(self, method: str, path: str, body: BaseModel | None = None) -> bytes:
+        """The body of the answer to a verb under /v1/mp13."""
         async with aclosing(await self._open(method, path, body)) as response, self._loss():
             return await response.aread()
 
-    async def _stream(
+    async def stream(
         self, method: str, path: str, read: Callable[[bytes], _Event], body: BaseModel | None = None, ends: int = 1
     ) -> AsyncGenerator[_Event]:
         """Each line, read, until `ends` answers have finished.

@@ -1,12 +1,15 @@
 """What the engine's process asks of `AsyncEngine`, which it imports by its name: reading torch takes seconds."""
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, Literal, Protocol
 
 from mp13.engine import request as engine_request
+from mp13.engine.training.events import RunEvent, RunState
+from mp13.engine.training.job import TrainingJob
 from mp13.service.provenance import EngineDescription
 from mp13.service.schema import AdapterInfo, CountReport, KVPolicy, SamplingParams, TokenScore
 
+TrainingVerb = Literal["pause", "go_on", "stop", "cancel", "park"]
 Messages = list[dict[str, Any]]
 AnswerEvents = AsyncGenerator[engine_request.TokenEvent | engine_request.FinishEvent]
 EngineEvents = AsyncGenerator[tuple[int, engine_request.TokenEvent | engine_request.FinishEvent]]
@@ -19,6 +22,17 @@ class Scored(Protocol):
     texts: Sequence[str]
     scores: Sequence[Sequence[TokenScore]]
     best_texts: Sequence[Sequence[str]]
+
+
+class Run(Protocol):
+    """A training run: `TrainingRun` of the engine."""
+
+    job: TrainingJob
+    published: list[str]
+    state: RunState
+
+    @property
+    def is_over(self) -> bool: ...
 
 
 class Engine(Protocol):
@@ -42,4 +56,6 @@ class Engine(Protocol):
     async def load_adapter(self, path: str, name: str | None) -> AdapterInfo: ...
     async def unload_adapter(self, name: str) -> None: ...
     def check(self, **settings: Any) -> None: ...
+    async def start_training(self, job: TrainingJob, on_event: Callable[[RunEvent], None]) -> Run: ...
+    async def steer_training(self, verb: TrainingVerb) -> None: ...
     async def close(self) -> None: ...

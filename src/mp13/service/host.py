@@ -18,7 +18,7 @@ from mp13.engine import request as engine_request
 from mp13.errors import ModelError, Mp13Error
 from mp13.library.effects import remember_effects
 from mp13.service.endpoint import Launch
-from mp13.service.engine_protocol import AnswerEvents, Engine, EngineEvents, Messages
+from mp13.service.engine_protocol import AnswerEvents, Engine, EngineEvents, Messages, TrainingVerb
 from mp13.service.health import health_of
 from mp13.service.lease import Leases
 from mp13.service.news import News
@@ -51,6 +51,8 @@ from mp13.service.schema import (
     TokenEvent,
 )
 from mp13.service.streaming import failed_event
+from mp13.service.training_host import TrainingHost
+from mp13.service.training_schema import TrainingRequest, TrainingStatus
 
 log = logging.getLogger(__name__)
 _PROGRESS_S = 0.05  # between two load events of one stage
@@ -63,6 +65,7 @@ class EngineHost:
     def __init__(self, launch: Launch) -> None:
         self.leases = Leases()
         self.news = News()
+        self.training = TrainingHost()
         self._launch = launch
         self._loop = asyncio.get_running_loop()
         self._engine: asyncio.Future[Engine] = self._loop.create_future()
@@ -74,7 +77,8 @@ class EngineHost:
 
     @property
     def health(self) -> Health:
-        return health_of(self._launch.config, self.news, self.leases.num_holders, time.monotonic() - self._started)
+        health = health_of(self._launch.config, self.news, self.leases.num_holders, time.monotonic() - self._started)
+        return self.training.shown_in(health)
 
     async def events(self, chat: str) -> AsyncGenerator[EngineEvent]:
         """The present state, then each change, up to the end of the process. Holds a lease of `chat`."""
@@ -142,6 +146,16 @@ class EngineHost:
         """Raises what an engine with those settings would, as far as this one can tell."""
         engine = await self._ready()
         await asyncio.to_thread(engine.check, **asdict(request.config))
+
+    async def start_training(self, request: TrainingRequest) -> TrainingStatus:
+        return await self.training.start(await self._ready(), request)
+
+    async def steer_training(self, verb: TrainingVerb) -> None:
+        await (await self._ready()).steer_training(verb)
+
+    async def park_training(self) -> None:
+        if self._is_up:
+            await self.training.park(self._engine.result())
 
     async def close(self) -> None:
         """End the engine if it came up. A load that still runs cannot be stopped: the process must end over it."""

@@ -181,6 +181,9 @@ class Health(BaseModel):
     waiting: int = 0
     chats: int = 0  # that hold it
     adapters: tuple[str, ...] = ()
+    training: str = ""  # the adapter that is being trained, "" for none; at `training_step` of `training_steps`
+    training_step: int = 0
+    training_steps: int = 0
     age_s: float = 0.0
     memory_bytes: int = 0  # main memory, what is mapped from files included
     gpu_bytes: int | None = None  # taken by torch; None without a GPU

@@ -5,7 +5,7 @@ Any number can be loaded; where their tensors are is left to `slots` (the device
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from mp13.engine.request import AdapterInfo
 from mp13.engine.scheduling.sequence import AdapterWeights, last_invocation
 from mp13.engine.sizes import shown_size
 from mp13.errors import AdapterError, MixError, Mp13Error
-from mp13.mix import Mix, check_name, parse_mix
+from mp13.mix import Mix, check_name, parse_mix, version_of
 
 _MAX_WEIGHT = 1000  # of an adapter in a mix, in either direction
 
@@ -75,7 +75,7 @@ class AdapterManager:
     def infos(self) -> list[AdapterInfo]:
         return [self._info(named.info) for named in list(self._by_name.values())]  # a copy: other threads ask, too
 
-    def load(self, path: Path, name: str | None) -> AdapterInfo:
+    def load(self, path: Path, name: str | None, version: int | None = None) -> AdapterInfo:
         """Load the folder `path` under `name` (its own name by default); a used name is replaced. Requests that use
         what it replaces finish with that.
 
@@ -85,6 +85,7 @@ class AdapterManager:
         if "\0" in str(path):
             raise AdapterError(f"{str(path)!r} cannot be a folder's path; an adapter is a folder that PEFT saved")
         name = check_name(path.resolve().name if name is None else name)
+        name = name if version is None else f"{name}@{version}"
         if self.slots.max_slots == 0:
             raise AdapterError(f"{name!r} cannot be loaded: max_loras is 0; raise max_loras")
         folder = path.absolute()
@@ -109,6 +110,10 @@ class AdapterManager:
             raise AdapterError(f"no adapter {name!r} is loaded; loaded are: {self._names()}")
         self._forget_if_unused(self._by_name.pop(name).info.digest)
 
+    def is_used(self, name: str) -> bool:
+        """Whether a request has yet to finish with what the name means now."""
+        return self._users[self._by_name[name].info.digest] > 0
+
     def changed(self) -> list[str]:
         """Names of the adapters whose folder's files have changed since they were read, or are gone."""
         return [name for name, named in list(self._by_name.items()) if folder_stamp(named.folder) != named.stamp]
@@ -120,7 +125,8 @@ class AdapterManager:
             MixError: malformed, names an adapter that is not loaded, has more members than there are slots or room for,
                 sums an activated LoRA with others, or has a weight so large that nothing but noise could follow.
         """
-        mix, loaded = parse_mix(text), dict(self._by_name)
+        loaded = dict(self._by_name)
+        mix = _at_latest(parse_mix(text), loaded)
         for name, weight in mix.members:
             if name not in loaded:
                 raise MixError(f"{str(mix)!r} names {name!r}, which is not loaded; loaded are: {self._names()}")
@@ -217,6 +223,22 @@ class AdapterManager:
 
     def _names(self) -> str:
         return ", ".join(sorted(self._by_name)) or "none"
+
+
+def _at_latest(mix: Mix, loaded: Collection[str]) -> Mix:
+    """The mix with the step in place of `latest`, so that an answer says what gave it."""
+    members: dict[str, float] = {}
+    for name, weight in mix.members:
+        version = version_of(name)
+        if version is not None and version[1] is None:
+            steps = [v[1] for v in map(version_of, loaded) if v is not None and v[0] == version[0]]
+            if not steps:
+                raise MixError(f"{name!r} has no version yet; wait for the first, or start its training")
+            name = f"{version[0]}@{max(step for step in steps if step is not None)}"
+        if name in members:
+            raise MixError(f"{str(mix)!r} names {name!r} twice; give it once with the sum of its weights")
+        members[name] = weight
+    return Mix(tuple(sorted(members.items())))
 
 
 def merge_members(members: tuple[tuple[str, str, float], ...]) -> AdapterWeights:

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-FinishReason = Literal["done", "early stop", "stopped", "cancelled"]
+from mp13.engine.training.config import TrainConfig
+
+FinishReason = Literal["done", "early stop", "stopped", "cancelled", "parked"]
+RunState = Literal["preparing", "running", "paused", "finished", "failed"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class StepDone:
     tokens: int
     tokens_per_s: float
     memory_bytes: int
+    longest_piece_s: float = 0.0  # between two boundaries at which others had the model; known beside an engine
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ class Saved:
 
 @dataclass(frozen=True)
 class Finished:
-    """The last event of a run. `path` is the finished adapter, that of step `from_step`; None when it was cancelled."""
+    """The last event of a run. `path` is the finished adapter, that of step `from_step`; None when it was
+    cancelled, or parked to be resumed."""
 
     reason: FinishReason
     step: int
@@ -81,3 +86,48 @@ class Finished:
 
 
 TrainEvent = StepDone | EvalDone | Saved | Finished
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run inside an engine begins, from step `from_step` on."""
+
+    name: str
+    output: Path
+    plan: TrainingPlan
+    rehearsal: Rehearsal
+    from_step: int
+    config: TrainConfig
+
+
+@dataclass(frozen=True)
+class Published:
+    """The version `name` answers from now on; `dropped` made room for it."""
+
+    step: int
+    name: str
+    digest: str
+    dropped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Note:
+    """What did not end the run."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class StateChanged:
+    state: RunState
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The last event of a run that cannot go on. `code` is a class name of mp13.errors."""
+
+    code: str
+    message: str
+
+
+RunEvent = TrainEvent | Planned | Published | Note | StateChanged | Failed

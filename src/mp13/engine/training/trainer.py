@@ -60,6 +60,7 @@ class Trainer:
         if resume:
             self._run.go_on_from(self._folder.last())
         self._going, self._stop, self._cancel = threading.Event(), threading.Event(), threading.Event()
+        self._park = threading.Event()
         self._going.set()
         self._pieces = self._whole_run()
         self.is_finished = False
@@ -108,6 +109,23 @@ class Trainer:
         self._cancel.set()
         self.stop()
 
+    def park(self) -> None:
+        """End at the next boundary of a layer with a checkpoint of the last whole step, to be resumed from there."""
+        self._park.set()
+        self.stop()
+
+    @property
+    def step(self) -> int:
+        return self._run.record.step
+
+    @property
+    def config(self) -> TrainConfig:
+        return self._config
+
+    def write_adapter(self, folder: Path) -> None:
+        """The adapter as it is between two pieces. Raises OSError or safetensors' error."""
+        self._run.write_adapter(folder)
+
     def run(self) -> Iterator[TrainEvent]:
         """All events until the run has finished. Waits while it is paused.
 
@@ -144,7 +162,7 @@ class Trainer:
                 yield (yield from self._run.train_step())
                 yield from self._after_step()
         except _BrokenOff:
-            reason = "cancelled" if self._cancel.is_set() else "stopped"
+            reason = "cancelled" if self._cancel.is_set() else "parked" if self._park.is_set() else "stopped"
         yield from self._end(reason)
 
     def _why_over(self) -> FinishReason | None:
@@ -192,6 +210,9 @@ class Trainer:
             return
         if record.step not in self._folder.steps():
             yield self._save()
+        if reason == "parked":
+            yield self._finished(reason, None)
+            return
         record.from_step = record.step
         if reason != "stopped" and record.best is not None:
             record.from_step = record.best[0]

@@ -1,0 +1,274 @@
+"""One training run inside an engine: its pieces, the versions it publishes, and what it tells.
+
+All is done on the engine's thread, on the weights that answer. At each boundary of a layer, on both ways, the engine
+serves whoever waits; while somebody does, training keeps a tenth of the time.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+
+from mp13.engine.core import EngineCore
+from mp13.engine.models.room import room_for
+from mp13.engine.sizes import shown_size
+from mp13.engine.training.config import TrainConfig, suggested_config
+from mp13.engine.training.events import (
+    Failed,
+    Finished,
+    Note,
+    Planned,
+    Published,
+    RunEvent,
+    RunState,
+    StateChanged,
+    StepDone,
+    TrainEvent,
+)
+from mp13.engine.training.job import TrainingJob
+from mp13.engine.training.passes import Base
+from mp13.engine.training.record import Origin
+from mp13.engine.training.rendering.render import Renderer
+from mp13.engine.training.rows import TrainingRow
+from mp13.engine.training.sample import Sample
+from mp13.engine.training.trainer import Trainer, recorded_config
+from mp13.errors import ConfigError, Mp13Error, TrainingError
+from mp13.mix import check_name
+
+BUSY_SHARE = 0.1  # of the time is training's while there are requests all along
+KEPT_VERSIONS = 4
+_CPU_ROW_TOKENS = 256  # a longer row's layer would keep an answer waiting
+
+
+class TrainingRun:
+    """
+    Args:
+        serve: called at each boundary with the most seconds for which others may have the engine.
+        tell: called with each event, on the engine's thread.
+    """
+
+    def __init__(
+        self,
+        core: EngineCore,
+        job: TrainingJob,
+        serve: Callable[[float], None],
+        tell: Callable[[RunEvent], None],
+    ) -> None:
+        check_name(job.name)
+        self.job = job
+        self.state: RunState = "preparing"
+        self.published: list[str] = []  # oldest first
+        self._core, self._serve, self._tell = core, serve, tell
+        self._trainer: Trainer | None = None
+        self._piece_began, self._longest = 0.0, 0.0
+        self._versions = tempfile.TemporaryDirectory(prefix="mp13-versions-")
+        self._every = 1
+        self._is_planned = self._is_ending = False
+        self.is_computing = False  # also after a pause, up to the end of the row
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in ("finished", "failed")
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.state == "paused"
+
+    def prepare(self) -> None:
+        """Read what is to be learned and make the trainer. Raises ConfigError, TrainingError."""
+        rows, eval_rows, config = self._rows_and_config()
+        origin = Origin(self._core.config.model, self._core.info.base_digest, self._core.info.template_digest)
+        self._require_rank(config)
+        self._require_room(config)
+        self._trainer = Trainer(
+            self._core.base, rows, config, self.job.output, origin,
+            eval_rows=eval_rows, between=self._between, resume=self.job.resume,
+        )  # fmt: skip
+        self._every = self.job.publish_every or config.save_every
+
+    def advance(self) -> None:
+        """A piece of work, with boundaries; what goes wrong ends the run alone."""
+        self.is_computing = True
+        try:
+            self._begin_piece()
+            if not self._is_planned:
+                self._plan()
+            elif (event := self._running_trainer.advance()) is not None:
+                self._take(event)
+            self._between()
+        except Exception as error:
+            if not isinstance(error, Mp13Error):
+                error = TrainingError(f"training met an unexpected {type(error).__name__} ({error}); see the log")
+            self._end("failed", Failed(type(error).__name__, str(error)))
+        finally:
+            self.is_computing = False
+
+    def pause(self) -> None:
+        if self.state in ("preparing", "running"):
+            self._running_trainer.pause()
+            self._change("paused")
+
+    def go_on(self) -> None:
+        if self.state == "paused":
+            self._running_trainer.go_on()
+            self._change("running")
+
+    def stop(self) -> None:
+        self._is_ending = True
+        self._running_trainer.stop()
+        self._change("running")
+
+    def cancel(self) -> None:
+        self._is_ending = True
+        self._running_trainer.cancel()
+        self._change("running")
+
+    def park(self) -> None:
+        """Save the last whole step, so that the run can be resumed, and end."""
+        self._is_ending = True
+        self._running_trainer.park()
+        self._change("running")
+
+    @property
+    def _running_trainer(self) -> Trainer:
+        if self._trainer is None or self.is_over:
+            raise TrainingError(f"the training of {self.job.name!r} is over; start another run")
+        return self._trainer
+
+    def _plan(self) -> None:
+        trainer = self._running_trainer
+        self._is_planned = True
+        try:
+            rehearsal = trainer.rehearse()
+        except TrainingError:
+            if self._is_ending:  # somebody ended it meanwhile
+                return
+            raise
+        if self.state == "preparing":
+            self._change("running")
+        self._tell(Planned(self.job.name, self.job.output, trainer.plan, rehearsal, trainer.step, trainer.config))
+
+    def _take(self, event: TrainEvent) -> None:
+        if isinstance(event, Finished):
+            self._finish(event)
+            return
+        if isinstance(event, StepDone):
+            longest, self._longest = self._longest, 0.0
+            self._tell(StepDone(**{**vars(event), "longest_piece_s": longest}))
+            if event.step % self._every == 0 or event.step == event.total_steps:
+                self._publish(event.step)
+            return
+        self._tell(event)
+
+    def _publish(self, step: int) -> None:
+        name = f"{self.job.name}@{step}"
+        folder = Path(self._versions.name) / name
+        try:
+            folder.mkdir()
+            self._running_trainer.write_adapter(folder)
+            info = self._core.load_adapter(folder, self.job.name, version=step)
+        except (OSError, Mp13Error) as error:
+            self._tell(Note(f"{name} could not be published ({error}); the run goes on"))
+            return
+        self.published.append(name)
+        self._tell(Published(step, name, info.digest, tuple(self._drop(KEPT_VERSIONS))))
+
+    def _drop(self, keep: int) -> list[str]:
+        """Unload the oldest versions that nobody uses until no more than `keep` are left."""
+        excess = max(0, len(self.published) - keep)
+        unused = [name for name in self.published[: len(self.published) - 1] if not self._core.adapters.is_used(name)]
+        for name in unused[:excess]:
+            self.forget(name)
+        return unused[:excess]
+
+    def forget(self, name: str) -> None:
+        """Requests that use the version finish with it."""
+        self.published.remove(name)
+        self._core.unload_adapter(name)
+
+    def forget_all(self) -> None:
+        for name in list(self.published):
+            self.forget(name)
+
+    def _finish(self, event: Finished) -> None:
+        if event.reason == "cancelled":
+            self.forget_all()
+        elif event.path is not None:
+            try:
+                self._core.load_adapter(event.path, self.job.name)
+            except Mp13Error as error:
+                self._tell(Note(f"{self.job.name} could not be loaded ({error})"))
+        self._end("finished", event)
+
+    def _end(self, state: RunState, event: Finished | Failed) -> None:
+        self.state, self._trainer = state, None
+        self._tell(event)
+
+    def _change(self, state: RunState) -> None:
+        if state != self.state:
+            self.state = state
+            self._tell(StateChanged(state))
+
+    def _begin_piece(self) -> None:
+        self._piece_began = time.perf_counter()
+
+    def _between(self) -> None:
+        piece = time.perf_counter() - self._piece_began
+        self._longest = max(self._longest, piece)
+        with torch.no_grad():
+            self._serve(piece * (1 - BUSY_SHARE) / BUSY_SHARE)
+        self._begin_piece()
+
+    def _rows_and_config(self) -> tuple[list[TrainingRow], list[TrainingRow] | None, TrainConfig]:
+        job, core = self.job, self._core
+        recorded = recorded_config(job.output).to_json() if job.resume else {}
+        chosen = {**recorded, **job.settings}
+        loss = chosen.get("loss", "assistant")
+        renderer = Renderer(core.tokenizer, core.info.eos_token_ids)
+
+        def rows_of(samples: Iterable[Sample]) -> list[TrainingRow]:
+            return [TrainingRow(r.ids, r.mask) for sample in samples for r in renderer.render(sample, loss)]
+
+        rows = rows_of(job.samples)
+        eval_rows = None if job.eval_samples is None else rows_of(job.eval_samples)
+        if recorded:
+            return rows, eval_rows, TrainConfig.from_json(chosen)
+        on_cpu = core.base.device.type == "cpu"
+        if on_cpu and "batch_tokens" not in chosen and "batch_rows" not in chosen:
+            longest = max((len(row.ids) for row in [*rows, *(eval_rows or ())]), default=0)
+            chosen["batch_tokens"] = max(_CPU_ROW_TOKENS, longest)
+        TrainConfig.from_json(chosen)  # a setting that is none has its own sentence
+        config = suggested_config(
+            hidden_size=next(iter(core.base.model.targets.values())).linear.in_features,
+            num_rows=len(rows),
+            num_tokens=sum(len(row.ids) for row in rows),
+            num_loss_tokens=sum(len(row.learned(loss)) for row in rows),
+            on_cpu=on_cpu,
+            **chosen,
+        )
+        return rows, eval_rows, config
+
+    def _require_rank(self, config: TrainConfig) -> None:
+        rank, most = config.rank * (1 if config.init == "default" else 2), self._core.config.max_lora_rank
+        if rank > most or self._core.config.max_loras == 0:
+            raise ConfigError(
+                f"an adapter of rank {rank} could not answer while it learns: max_lora_rank is {most} and max_loras "
+                f"{self._core.config.max_loras}; lower the rank, or raise these"
+            )
+
+    def _require_room(self, config: TrainConfig) -> None:
+        """Counted, not tried: what is trained with AdamW's means, and the activations that wait for the way back."""
+        base: Base = self._core.base
+        shapes = {target.linear: target.linear.base.shape for target in base.model.targets.values()}
+        width = sum(rows + columns for rows, columns in shapes.values())
+        num_layers = len(list(base.model.layers)) if config.gradient_checkpointing else 1
+        activations = config.batch_tokens * width * 2 * base.dtype.itemsize // num_layers
+        needed = config.rank * width * 16 + activations
+        room = room_for(base.device, 1.0)
+        if needed > room:
+            raise TrainingError(
+                f"training takes about {shown_size(needed, up=True)} beside the model, and {shown_size(room)} are "
+                "free; lower batch_tokens or rank, or turn gradient_checkpointing on"
+            )

@@ -1,0 +1,102 @@
+"""A chat has the engine's process train: it hears how it goes, steers it, and leaves a whole checkpoint behind."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mp13.engine.config import EngineConfig
+from mp13.errors import ConfigError, Mp13Error, TrainingError
+from mp13.service import launcher
+from mp13.service.client import EngineClient
+from mp13.service.training_schema import (
+    PlannedEvent,
+    PublishedEvent,
+    SavedEvent,
+    StateEvent,
+    StepEvent,
+    TrainingFinished,
+    TrainingRequest,
+)
+from tests.engine.tiny_models import tiny_model
+from tests.service.conftest import seconds_until_gone
+
+SETTINGS: dict[str, Any] = {"rank": 4, "steps": 6, "save_every": 2, "batch_tokens": 64}
+SAMPLES = tuple({"text": f"the {word} is a {word}"} for word in ("sun", "sea", "sky", "cat"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model"), "llama")
+
+
+async def open_engine(model: Path) -> EngineClient:
+    config = EngineConfig(str(model), dtype="float32", kv_cache_memory="256KiB", block_size=4, max_model_len=300)
+    client = await launcher.connect(config)
+    await client.hold()
+    return client
+
+
+def request(output: Path, steps: int = 6, **changes: Any) -> TrainingRequest:
+    settings = {**SETTINGS, "steps": steps}
+    return TrainingRequest(**{"name": "new", "output": str(output), "samples": SAMPLES, "settings": settings} | changes)
+
+
+async def test_a_run_tells_all_that_it_does_and_its_adapter_is_loaded(model: Path, tmp_path: Path) -> None:
+    client = await open_engine(model)
+    try:
+        assert await client.training.status() is None
+        assert (await client.training.start(request(tmp_path / "out"))).name == "new"
+        events = [event async for event in client.training.events()]
+        assert {type(event) for event in events} == {
+            PlannedEvent, StateEvent, StepEvent, SavedEvent, PublishedEvent, TrainingFinished,
+        }  # fmt: skip
+        assert [event.step for event in events if isinstance(event, StepEvent)] == [1, 2, 3, 4, 5, 6]
+        names = {info.name for info in await client.adapters()}
+        assert names == {"new", "new@2", "new@4", "new@6"}
+        status = await client.training.status()
+        assert status is not None and (status.state, status.step, status.total_steps) == ("finished", 6, 6)
+        assert [event async for event in client.training.events()] == events  # who comes later hears the same
+    finally:
+        await client.close()
+
+
+async def test_bad_requests_are_sentences(model: Path, tmp_path: Path) -> None:
+    client = await open_engine(model)
+    try:
+        with pytest.raises(TrainingError, match="nothing is being trained"):
+            await client.training.pause()
+        with pytest.raises(ConfigError, match="either data or samples"):
+            await client.training.start(request(tmp_path / "out", samples=None))
+        with pytest.raises(ConfigError, match="no setting"):
+            await client.training.start(request(tmp_path / "out", settings={"rnak": 3}))
+        with pytest.raises(Mp13Error, match="jsonl:1"):
+            await client.training.start(request(tmp_path / "out", samples=({"messages": []},)))
+    finally:
+        await client.close()
+
+
+async def test_the_last_chat_leaves_and_the_run_can_be_resumed(model: Path, tmp_path: Path) -> None:
+    client = await open_engine(model)
+    pid = (await client.health()).pid
+    await client.training.start(
+        request(tmp_path / "out", 5000, settings={**SETTINGS, "steps": 5000, "save_every": 5000})
+    )
+    async with asyncio.timeout(60):
+        while not (await client.health()).training_step:
+            await asyncio.sleep(0.01)
+    health = await client.health()
+    assert health.training == "new" and health.training_steps == 5000
+    await client.close()
+    assert seconds_until_gone(pid) < 8
+    assert list((tmp_path / "out" / "checkpoints").glob("step-*/adapter_config.json"))
+    client = await open_engine(model)
+    try:
+        await client.training.start(request(tmp_path / "out", settings={}, resume=True))
+        async for event in client.training.events():
+            if isinstance(event, PlannedEvent):
+                assert event.from_step > 0
+                await client.training.cancel()
+    finally:
+        await client.close()
