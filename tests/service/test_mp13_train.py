@@ -17,8 +17,8 @@ import pytest
 from safetensors.torch import load_file
 
 from mp13.chat.cli import mp13
-from mp13.engine.training.job.request import TrainRequest
-from mp13.engine.training.job.work import train
+from mp13.engine.training.process.request import TrainRequest
+from mp13.engine.training.process.work import train
 from mp13.library import training
 from tests.engine.tiny_models import tiny_model
 from tests.fakes.command import Command, Outcome
@@ -57,7 +57,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What library/worker.py does, without the seconds that another process takes to load torch."""
 
     def in_this_process(module: str, request: Any, on_progress: Any, on_event: Any, on_start: Any, _: int) -> Any:
-        assert module == "mp13.engine.training.job"
+        assert module == "mp13.engine.training.process"
         ended = threading.Event()
         on_start(ended.set)
 

@@ -1,5 +1,5 @@
 """Training, from the side that must not load torch: the data is read and checked here, and only if it is good another
-process makes tokens of it, loads the model and trains (engine/training/job)."""
+process makes tokens of it, loads the model and trains (engine/training/process)."""
 
 import dataclasses
 import signal
@@ -14,7 +14,7 @@ from mp13.engine.request import OnProgress
 from mp13.engine.training.checkpoints import RunFolder
 from mp13.engine.training.config import TrainConfig
 from mp13.engine.training.events import EvalDone, Finished, Rehearsal, Saved, StepDone, TrainEvent, TrainingPlan
-from mp13.engine.training.job.request import SampleProblem, Started, TrainRequest
+from mp13.engine.training.process.request import SampleProblem, Started, TrainRequest
 from mp13.engine.training.sample import Sample
 from mp13.errors import Mp13Error, TrainingError
 from mp13.library.data.check import CheckReport, check
@@ -62,7 +62,7 @@ def train(order: TrainingOrder, on_progress: OnProgress, on_event: Callable[[Job
 
     Raises:
         DataError: a sample cannot be rendered or is too long; no model was loaded.
-        ConfigError, ModelError, UnsupportedError, TrainingError: as engine/training/job's.
+        ConfigError, ModelError, UnsupportedError, TrainingError: as engine/training/process's.
         KeyboardInterrupt: before the first step; nothing is saved.
     """
     with staged(_samples(order.data)) as learned, staged(_samples(order.eval_data)) as held_out, _Interrupt() as stop:
@@ -77,7 +77,7 @@ def train(order: TrainingOrder, on_progress: OnProgress, on_event: Callable[[Job
             on_event(event)
 
         try:
-            report = run_worker("mp13.engine.training.job", request, on_progress, told, stop.by, order.processes)
+            report = run_worker("mp13.engine.training.process", request, on_progress, told, stop.by, order.processes)
         except Mp13Error as error:
             if type(error) is not Mp13Error:
                 raise

@@ -26,7 +26,7 @@ from mp13.chat.library.train_view import (
 from mp13.chat.text import one_line
 from mp13.engine.training.config import DTYPES, KINDS, LOSSES, SCHEDULES
 from mp13.engine.training.events import Finished
-from mp13.engine.training.job.request import Started
+from mp13.engine.training.process.request import Started
 from mp13.library.data.problem import DataError
 from mp13.library.paths import adapters_dir
 from mp13.library.training import JobEvent, TrainingOrder, check_data, train

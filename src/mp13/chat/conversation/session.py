@@ -1,24 +1,21 @@
 """One conversation with one engine: the core under TUI and command line, without any screen.
 
-It keeps the mix and the system prompt and says what may be done when. The turns are conversation/tree.py, what is
-asked of the engine conversation/asking.py, reaching it conversation/connection.py; what slash commands do is commands/.
+It keeps the mix and the system prompt and says what may be done when. The turns are conversation/tree.py, going from
+one branch to another conversation/session_path.py, what is asked of the engine conversation/asking.py, reaching it
+conversation/connection.py; what slash commands do is commands/.
 """
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any, Self
 
-from mp13.chat.conversation.answer import exchanges as exchanges_of
 from mp13.chat.conversation.ask import Ask, answer_to_continue, begin, in_memory, next_prompt
 from mp13.chat.conversation.connection import Connect, find_adapters, launch
 from mp13.chat.conversation.diff import Diff
 from mp13.chat.conversation.replay import Replay
 from mp13.chat.conversation.room import Room
-from mp13.chat.conversation.sampling import sampled_as
-from mp13.chat.conversation.session_view import SessionView
+from mp13.chat.conversation.session_path import SessionPath
 from mp13.chat.conversation.store import ConversationStore
-from mp13.chat.conversation.tree import Conversation
 from mp13.chat.conversation.turn import CommandResult, EngineFailed, Keeping, SessionEvent, TextDelta, Turn
 from mp13.chat.settings.load import COMMAND_LINE, change_settings
 from mp13.chat.settings.schema import Settings
@@ -28,7 +25,7 @@ from mp13.mix import BASE, parse_mix
 from mp13.service.schema import CountReport
 
 
-class ChatSession(SessionView):
+class ChatSession(SessionPath):
     """The state of a chat and what can be done with it. Use it from one event loop.
 
     `settings` are replaced (never changed) by `/set`; the canonical `mix` and the system prompt `system`, or None, are
@@ -139,43 +136,6 @@ class ChatSession(SessionView):
         if self._told_of_keeping != (problem := self._conversation.keeper.failure):
             self._told_of_keeping = problem
             yield Keeping(problem)
-
-    @property
-    def tree(self) -> Conversation:
-        """The conversation, to be moved in. Raises Mp13Error while an answer to it is being written."""
-        if self._is_answering:
-            raise Mp13Error("the answers are still being written; wait for them or stop them first")
-        return self._conversation
-
-    def moved(self) -> None:
-        """To be called when the path of `tree` has become another: its branch may be pinned, and is not warm."""
-        self.mix = self._conversation.pin or self.mix
-        self.warm()
-
-    def keep_preview(self, turn: Turn) -> None:
-        """Put the answer `turn`, which was a preview, beside those that its prompt has, and go on with it."""
-        tree = self.tree
-        tree.ask_again(tree.prompt_of(turn))
-        tree.answer(turn, 0)
-        self.moved()
-
-    def fork(self, turn: Turn) -> None:
-        """Go on in a conversation of its own, with a copy of the path as far as `turn`."""
-        self._conversation = self.tree.copy(self.tree.path_to(turn))
-        self.moved()
-
-    def branch(self, exchanges: int) -> None:
-        """Go on in a conversation of its own that begins after the oldest `exchanges`, and ends as this one does. A
-        prompt that has no answer yet goes over to it."""
-        tree = self.tree
-        pairs, path = exchanges_of(tree.turns), list(tree.turns)
-        if not path or not 0 <= exchanges <= len(pairs):
-            raise ConfigError(f"{exchanges} exchanges cannot be left behind; give 0 to {len(pairs)}")
-        begin = pairs[exchanges][0] if exchanges < len(pairs) else path[-1]
-        self._conversation = tree.copy(replace(turn, skipped=0) for turn in path[path.index(begin) :])
-        if path[-1].role == "user" and len(tree.subtree(path[-1])) == 1:
-            tree.delete(path[-1])
-        self.moved()
 
     async def room(self, mix: str) -> Room:
         """How much of the conversation leaves room for an answer of `mix` to its last prompt."""
@@ -299,24 +259,6 @@ class ChatSession(SessionView):
     def switch_back(self) -> None:
         """Ask for the engine again that worked last."""
         self.settings = self._connection.fallback(self.settings) or self.settings
-
-    def new(self) -> None:
-        """Start a new conversation. Mix, system prompt and engine stay."""
-        self._conversation = Conversation(self._store)
-
-    def resume(self, wanted: str) -> None:
-        """Go on with a stored conversation, under its last mix, system prompt and sampling (but for what the command
-        line said of that); `wanted` as for `open`.
-
-        Raises:
-            Mp13Error: nothing is stored, or there is no such conversation.
-        """
-        store = self.needed_store
-        self._conversation = Conversation.stored(store, store.find(wanted))
-        asked = self._conversation.asked[-1]
-        self.mix, self.system = asked.mix, asked.system
-        self.settings = sampled_as(self.settings, self.turns)
-        self.moved()
 
     def watch(self, watcher: Callable[[], None]) -> None:
         """Call `watcher` when `warming` or the engine's state has changed."""

@@ -7,7 +7,7 @@ from mp13.chat.library.shown import size
 from mp13.chat.text import one_line
 from mp13.engine.training.config import TrainConfig
 from mp13.engine.training.events import Finished, Rehearsal, TrainingPlan
-from mp13.engine.training.job.request import Started
+from mp13.engine.training.process.request import Started
 from mp13.errors import ConfigError
 
 _MINUTE, _HOUR = 60, 3600

@@ -115,10 +115,6 @@ class Trainer:
         self.stop()
 
     @property
-    def step(self) -> int:
-        return self._run.record.step
-
-    @property
     def config(self) -> TrainConfig:
         return self._config
 

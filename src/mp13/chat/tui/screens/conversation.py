@@ -11,7 +11,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from textual import on
 from textual.worker import Worker, WorkerError
 
 from mp13.chat.text import printable
@@ -31,26 +30,21 @@ from mp13.chat.tui.events import (
 )
 from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.live import Live
-from mp13.chat.tui.screens.help import HelpScreen
-from mp13.chat.tui.screens.mix_frame import MixFrame
+from mp13.chat.tui.screens.entry_frame import EntryFrame
 from mp13.chat.tui.screens.report import ReportScreen
-from mp13.chat.tui.tables import engine_rows, suggestions
 from mp13.chat.tui.widgets.columns import Columns
-from mp13.chat.tui.widgets.completion import Suggestion
-from mp13.chat.tui.widgets.prompt import Prompt
 from mp13.chat.tui.widgets.transcript import Drawing
 from mp13.chat.tui.widgets.turns import Notice, row_of
 from mp13.mix import BASE
 
 if TYPE_CHECKING:
-    from mp13.chat.conversation.ask import Ask
     from mp13.chat.conversation.session import ChatSession
     from mp13.chat.conversation.turn import CommandResult, Turn
 
 OpenSession = Callable[[], Awaitable["ChatSession"]]
 
 
-class ConversationScreen(MixFrame):
+class ConversationScreen(EntryFrame):
     """`open_session` is awaited once the first frame is on the screen; if it raises, the app exits with the error."""
 
     BINDINGS = [
@@ -217,38 +211,6 @@ class ConversationScreen(MixFrame):
     async def _redraw(self, at: int | None) -> None:
         await self._dialogue.redraw(at)
 
-    @on(Prompt.Sent)
-    async def _prompt_sent(self, event: Prompt.Sent) -> None:
-        if (ask := self._edit_of(event.text)) is not None:
-            await self._submit(event.text, ask)
-        else:
-            await self._enter(event.text)
-
-    async def _enter(self, line: str) -> None:
-        """Do what was entered; some commands have a dialog here."""
-        if line == "/quit":
-            self.app.exit()
-        elif line == "/help":
-            self.action_help()
-        elif line == "/find":
-            self.action_search()
-        elif self._session is None or not self._dialogs.open(self._session, line):
-            await self._submit(line)
-
-    async def _submit(self, text: str | None, ask: Ask | None = None) -> None:
-        if text is not None:
-            await self._live.drop()
-            self._tell_live()
-            waiting = not self._conductor.is_idle
-            await self._dialogue.send(self._conductor.submit(text, ask), waiting)
-            self._offer_stop()
-
-    def _run_quietly(self, command: str) -> Entry:
-        self._live.stop()
-        entry = self._conductor.submit(command)
-        self._quiet.add(entry)
-        return entry
-
     @property
     def _is_settled(self) -> bool:
         return not self._conductor.is_busy
@@ -279,40 +241,7 @@ class ConversationScreen(MixFrame):
             self._conductor.switch_back()
             self.notify("The model stays the one before, which loads again.")
 
-    def action_help(self) -> None:
-        engine = self._session.engine if self._session is not None else None
-        commands = [(suggestion.label, suggestion.help) for suggestion in self.commands()]
-        self.app.push_screen(HelpScreen(commands, engine_rows(engine) if engine is not None else []))
-
-    def commands(self) -> list[Suggestion]:
-        """Every slash command, for help and palette; none until the session is open."""
-        return self._suggest("/")
-
-    def _suggest(self, line: str) -> list[Suggestion]:
-        return suggestions(self._session, line) if self._session is not None else []
-
     @property
     def is_idle(self) -> bool:
         """Whether the engine is up (or has failed) and everything sent is settled."""
         return self._conductor.is_idle
-
-    def write(self, text: str) -> None:
-        """Put `text` in the prompt, for the reader to go on."""
-        self._prompt.focus()
-        self._prompt.show(text)
-
-    async def choose(self, value: str) -> None:
-        """A command was chosen from a list: one that may have an argument is for the reader to go on with."""
-        if value.endswith(" "):
-            self.write(value)
-        else:
-            await self._enter(value)
-
-    async def action_enter(self, line: str) -> None:
-        if self._session is None:
-            self.notify("One moment: the chat is still starting.")
-        else:
-            await self._enter(line)
-
-    async def action_new(self) -> None:
-        await self._submit("/new")

@@ -26,9 +26,9 @@ from mp13.engine.text.chat_template import template_digest
 from mp13.engine.training.checkpoints import RunFolder
 from mp13.engine.training.config import TrainConfig, suggested_config
 from mp13.engine.training.events import Finished
-from mp13.engine.training.job.request import SampleProblem, Started, TrainReport, TrainRequest
 from mp13.engine.training.passes import Base
 from mp13.engine.training.peers import local_rank, peers
+from mp13.engine.training.process.request import SampleProblem, Started, TrainReport, TrainRequest
 from mp13.engine.training.record import Origin
 from mp13.engine.training.rendering.render import Renderer
 from mp13.engine.training.rendering.request import MOST_PROBLEMS

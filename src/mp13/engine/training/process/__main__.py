@@ -1,5 +1,5 @@
-"""A training run as a process of its own: `python -m mp13.engine.training.job`, spoken to as engine/worker.py says; or,
-under torchrun, as several, of which the first is spoken to.
+"""A training run as a process of its own: `python -m mp13.engine.training.process`, spoken to as engine/worker.py
+says; or, under torchrun, as several, of which the first is spoken to.
 """
 
 import os
@@ -7,12 +7,12 @@ import sys
 import threading
 
 from mp13.engine.request import OnProgress
-from mp13.engine.training.job.request import TrainReport, TrainRequest
+from mp13.engine.training.process.request import TrainReport, TrainRequest
 from mp13.engine.worker import OnEvent, answer_with_events
 
 
 def work(request: TrainRequest, on_progress: OnProgress, on_event: OnEvent, ended: threading.Event) -> TrainReport:
-    from mp13.engine.training.job.work import train
+    from mp13.engine.training.process.work import train
 
     return train(request, on_progress, on_event, ended)
 
