@@ -58,7 +58,7 @@ class TestTheProcess:
     @pytest.fixture
     def pretend(self, monkeypatch: pytest.MonkeyPatch) -> object:
         def pretend(code: str) -> None:
-            def spawn(module: str, diagnostics: object) -> "subprocess.Popen[str]":
+            def spawn(module: str, diagnostics: object, processes: int) -> "subprocess.Popen[str]":
                 command = [sys.executable, "-c", f"import json, sys; request = json.load(sys.stdin)\n{code}"]
                 pipe = subprocess.PIPE
                 return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=diagnostics, encoding="utf-8")

@@ -39,7 +39,7 @@ from mp13.mix import BASE
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
-    from mp13.chat.conversation.turn import CommandResult, Turn
+    from mp13.chat.conversation.turn import CommandResult, EngineFailed, EngineReady, LoadProgress, Turn
 
 OpenSession = Callable[[], Awaitable["ChatSession"]]
 
@@ -107,15 +107,8 @@ class ConversationScreen(EntryFrame):
         match message.event:
             case SessionOpened(session):
                 await self._opened(session)
-            case LoadProgress(stage, fraction):
-                self._tell(loading=self._life.stage(stage), fraction=fraction, problem="")
-            case EngineReady(info):
-                self._tell(loading=None, problem="", model=Path(info.model).name, context_limit=info.max_model_len)
-                if self._life.is_another(info.model) and self._mix != BASE:
-                    self._run_quietly(f"/adapter {self._mix}")  # says so where an adapter does not fit it
-            case EngineFailed() as failure:
-                self._tell(loading=None, problem="" if failure.falls_back else problem(failure.error))
-                await self._transcript.add(Notice(failure.message, "error"))
+            case LoadProgress() | EngineReady() | EngineFailed() as event:
+                await self._engine_told(event)
             case EntryStarted(entry):
                 self._answered = entry
                 if entry not in self._quiet:
@@ -156,6 +149,20 @@ class ConversationScreen(EntryFrame):
             case CommandDone(entry, result):
                 await self._command_done(entry, result)
         self._offer_stop()
+
+    async def _engine_told(self, event: LoadProgress | EngineReady | EngineFailed) -> None:
+        from mp13.chat.conversation.turn import EngineFailed, LoadProgress
+
+        if isinstance(event, LoadProgress):
+            self._tell(loading=self._life.stage(event.stage), fraction=event.fraction, problem="")
+        elif isinstance(event, EngineFailed):
+            self._tell(loading=None, problem="" if event.falls_back else problem(event.error))
+            await self._transcript.add(Notice(event.message, "error"))
+        else:
+            info = event.info
+            self._tell(loading=None, problem="", model=Path(info.model).name, context_limit=info.max_model_len)
+            if self._life.is_another(info.model) and self._mix != BASE:
+                self._run_quietly(f"/adapter {self._mix}")  # says so where an adapter does not fit it
 
     async def _opened(self, session: ChatSession) -> None:
         await self._furnish(session)
