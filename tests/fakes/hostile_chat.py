@@ -67,6 +67,7 @@ class Reader:
         return "\n".join(strip.text for strip in self.screen._compositor.render_strips())
 
     async def say(self, text: str) -> None:
+        self.prompt.focus()
         self.prompt.show(text)
         await self.press("enter")
         while not self.screen.is_idle:

@@ -88,11 +88,11 @@ class Column(Vertical):
 
     def compose(self) -> ComposeResult:
         head = Content.assemble((f"{self._number} ", FAINT), *mix_spans(self.answer.mix))
-        yield Static(head, markup=False, classes="head")
+        yield Static(head, markup=False, classes="column-head")
         yield self.answer
 
     def on_click(self, event: events.Click) -> None:
-        if event.widget is not None and event.widget.has_class("head"):
+        if event.widget is not None and event.widget.has_class("column-head"):
             event.stop()
             self.post_message(Panel.Wanted(f"/keep {self.answer.mix}"))
             self.post_message(Panel.Left())

@@ -99,6 +99,9 @@ class TurnCursor(Transcript):
         place = ids.index(self._marked.id) + step
         return rows[place] if 0 <= place < len(rows) else None
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return self._marked is not None  # what stands in it may have the focus, and keys of its own
+
     def action_act(self, what: str) -> None:
         if self._marked is not None:
             self.post_message(self.Wanted(what, self._marked))
