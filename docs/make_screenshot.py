@@ -35,7 +35,7 @@ class Picture:
 
 PICTURES = {
     "chat": Picture(
-        (92, 43),
+        (118, 43),
         (
             "Tell me about the moon in one sentence.",
             "/adapter pirate",
