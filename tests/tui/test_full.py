@@ -48,7 +48,8 @@ class TestChoice:
     async def test_the_oldest_may_be_left_out(self, store: ConversationStore) -> None:
         async with chatting(FakeSession(*SCRIPT, store=store)) as chat:
             await fill(chat)
-            await chat.press("enter")
+            await chat.press("enter")  # of who is still typing: it chooses nothing
+            await chat.press("down", "enter")
             await chat.sees("It fits.")
             await chat.rests()
             assert texts(chat) == ["one", "First.", "two", "Second.", "three", "It fits."]
@@ -58,14 +59,14 @@ class TestChoice:
         async with chatting(FakeSession(*SCRIPT, store=store)) as chat:
             before = chat.session.conversation_id
             await fill(chat)
-            await chat.press("down", "enter")
+            await chat.press("down", "down", "enter")
             await chat.sees("It fits.")
             await chat.rests()
             assert texts(chat) == ["two", "Second.", "three", "It fits."]
             assert chat.session.conversation_id != before
             assert [turn.text for turn in store.turns(before)] == ["one", "First.", "two", "Second."]
 
-    @pytest.mark.parametrize("keys", [("escape",), ("down", "down", "enter")])
+    @pytest.mark.parametrize("keys", [("escape",), ("down", "down", "down", "enter")])
     async def test_cancel_gives_the_prompt_back_and_changes_nothing(
         self, keys: tuple[str, ...], store: ConversationStore
     ) -> None:

@@ -50,7 +50,8 @@ class FullScreen(ModalScreen[Choice]):
             )
 
     def on_mount(self) -> None:
-        self.query_one(OptionList).highlighted = 0
+        """Nothing is marked: an Enter of who is still typing chooses nothing."""
+        self.query_one(OptionList).highlighted = None
 
     def action_keep(self) -> None:
         self.query_one(OptionList).action_select()

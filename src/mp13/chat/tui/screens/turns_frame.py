@@ -215,7 +215,7 @@ class TurnsFrame(Frame):
             self._prompt.offer(entry.text)
             unanswered = self._session.turns[-1:] and self._session.turns[-1].role == "user"
             if unanswered and entry.ask is None and not entry.is_command:
-                self._change("/undo")
+                self._run_quietly("/undo")
 
     async def _have_answered(self, command: str) -> None:
         if self._may_change():
