@@ -65,7 +65,7 @@ CASES = (
     Case("a project that wants to run code", ASK, 2, ("mp13.toml may not set trust_remote_code", "--set trust_remote"),
          {"{here}/mp13.toml": "trust_remote_code = true"}),
     Case("a data folder that cannot be written", ASK, 1, ("cannot be written", "MP13_DATA_DIR"), {"{data}": "a file"}),
-    Case("a store that is no database", ASK, 1, ("conversations.db cannot be used", "--no-log"),
+    Case("a store that is no database", (*ASK, "--resume"), 1, ("conversations.db cannot be used", "--no-log"),
          {"{data}/conversations.db": "no database " * 100}),
     Case("nothing to resume", (*ASK, "--resume"), 1, ("no conversation to resume", "without --resume")),
     Case("unknown conversation", (*ASK, "--resume", "zz"), 1, ("no conversation",)),
