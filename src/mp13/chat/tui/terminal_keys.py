@@ -5,16 +5,22 @@ the chat has is not decided here.
 """
 
 from collections.abc import MutableMapping
-from enum import Enum
+from dataclasses import dataclass
 from typing import Any, cast
 
 from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
 
-_ALT = Enum("_ALT", {**{f"\x1b{digit}": f"alt+{digit}" for digit in range(10)}, "\x1b\r": "alt+enter"})
+_ALT = {**{f"\x1b{digit}": f"alt+{digit}" for digit in range(10)}, "\x1b\r": "alt+enter"}
+
+
+@dataclass(frozen=True)
+class _Key:
+    """Stands for a member of Textual's own enum of keys, which has no Alt keys."""
+
+    value: str
 
 
 def read_alt_keys() -> None:
     """From now on Textual reads these sequences as Alt keys."""
     sequences = cast(MutableMapping[str, Any], ANSI_SEQUENCES_KEYS)
-    for key in _ALT:
-        sequences[key.name] = (key,)
+    sequences.update({sequence: (_Key(name),) for sequence, name in _ALT.items()})
