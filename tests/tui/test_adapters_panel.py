@@ -180,6 +180,14 @@ class TestSwitching:
             await chat.until(lambda: f"● {mix} ·" in chat.status)
             assert chat.prompt.text == "hi"
 
+    async def test_the_panel_marks_what_was_chosen_elsewhere(self) -> None:
+        async with chatting(FakeSession(), size=WIDE) as chat:
+            await chat.until(lambda: "wide" in panel(chat))
+            await chat.press("alt+2")
+            await chat.until(lambda: "● pirate ·" in chat.status)
+            await chat.press("f4", "left")
+            await chat.until(lambda: chat.session.mix == "pirate:0.9")
+
     async def test_what_is_unfit_or_not_there_is_refused(self) -> None:
         async with chatting(FakeSession(mix="json"), size=WIDE) as chat:
             await chat.until(lambda: "wide" in panel(chat))

@@ -88,3 +88,11 @@ async def test_a_failure_is_told_and_the_answer_comes_back() -> None:
     async with following([ContextError("the context is full")]) as chat:
         await chat.press("left")
         await chat.sees("the context is full", "The sea of before.")
+
+
+async def test_another_conversation_with_another_mix_begins_without_a_preview() -> None:
+    async with following() as chat:
+        asked = len(chat.session.asked)
+        await chat.say("/fork")
+        await chat.sees("a conversation of its own", "The sea of before.")
+        assert len(chat.session.asked) == asked

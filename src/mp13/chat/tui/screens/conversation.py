@@ -205,7 +205,7 @@ class ConversationScreen(EntryFrame):
             await self._dialogue.settle(entry, message)
         elif remarks := [str(remark) for remark in self._session.remarks if result.mix_changed]:
             await self._transcript.add(Notice("\n".join(remarks)))
-        if result.mix_changed and result.ask is None:
+        if result.mix_changed and not result.turns_changed and result.ask is None:
             self._live.follow(self._session)
         self._look()
 

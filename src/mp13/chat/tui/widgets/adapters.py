@@ -102,8 +102,10 @@ class AdaptersPanel(Panel):
         """What answers next. `settled`: nothing that was chosen here waits any more."""
         if settled and self._sending is None:
             self._wanted = None
-        self._outlook = outlook
+        was, self._outlook = self._outlook.mix, outlook
         self.draw()
+        if outlook.mix != was and self._is_filled and not self._rows.has_focus:
+            self._rows.mark(next(iter(parse_mix(outlook.mix).names), BASE))
 
     def tell_live(self, is_live: bool, has_preview: bool) -> None:
         """Whether the last answer follows, and a preview of it is seen: then Enter and Escape are about that."""
