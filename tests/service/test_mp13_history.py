@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mp13.chat.cli import mp13 as mp13_command
+from mp13.chat.conversation.prompt_history import PromptHistory, history_file
 from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.turn import Turn
 from mp13.library.paths import data_dir
@@ -136,6 +137,31 @@ def test_forgetting_by_id_reaches_deleted_ones_and_by_date_what_is_older(run: Ru
     assert json.loads(run("forget", "--before", "2010-01-01", "--json").out)["forgotten"] == ["aaaa1"]
     assert [row["id"] for row in json.loads(run("list", "--json").out)] == ["bbbb2"]
     assert run("forget", "--before", "soon").code == 2
+
+
+@pytest.mark.usefixtures("stored")
+def test_forgetting_all_ends_the_prompts_that_were_typed_and_forgetting_one_says_that_they_stay(run: Run) -> None:
+    PromptHistory(history_file()).add("a secret prompt")
+    history_file().with_suffix(".new").write_text('"a secret pro')
+    one = run("forget", "cccc").out
+    assert one.startswith("1 conversation is forgotten\n") and "`mp13 history forget --all` ends them" in one
+    assert json.loads(run("forget", "bbbb", "--json").out)["prompt_history"] == "kept"
+    assert run("forget", "--all").out == "1 conversation is forgotten; so are the prompts that Up brings back\n"
+    left = [path for path in data_dir().rglob("*") if path.is_file()]
+    assert left and not any(b"a secret pro" in path.read_bytes() for path in left)
+    assert json.loads(run("forget", "--all", "--json").out)["prompt_history"] == "none"
+
+
+def test_prompts_that_cannot_be_removed_are_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    PromptHistory(history_file()).add("a secret prompt")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        code, _, err = run("forget", "--all")
+    assert code == 2 and "cannot be removed (Permission denied); remove the file yourself" in err
 
 
 def test_repair_says_what_it_found(run: Run) -> None:

@@ -40,6 +40,20 @@ async def test_a_disk_that_is_full_is_said_once_and_shown_until_all_is_saved(mon
         assert [turn.text for turn in store.turns(chat.session.conversation_id)][::2] == ["one", "two", "three"]
 
 
+async def test_a_chat_that_keeps_nothing_writes_no_byte_of_what_is_said(tmp_path: Path) -> None:
+    settings = load_settings({"model": str(tmp_path), "log": "false"})
+    async with chatting(ChatSession.open(settings, connect=FakeHost()), size=(120, 36)) as chat:  # type: ignore[arg-type]
+        await chat.say("a very secret prompt")
+        await chat.sees("an answer")
+        await chat.say("/nosuch very secret")
+        await chat.press("up", "up")
+        assert chat.prompt.text == "a very secret prompt"
+    home = data_dir().parent
+    for path in [path for path in home.rglob("*") if path.is_file()]:
+        said = path.read_bytes()
+        assert b"secret" not in said and b"an answer" not in said, path
+
+
 async def test_a_broken_file_is_said_when_the_chat_begins(tmp_path: Path) -> None:
     data_dir().mkdir(parents=True)
     (data_dir() / "conversations.db").write_bytes(b"no database" * 1000)

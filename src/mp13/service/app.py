@@ -29,6 +29,7 @@ from mp13.errors import ConfigError, Mp13Error
 from mp13.service.endpoint import HAS_UNIX_SOCKETS, Launch, listen_loopback, publish
 from mp13.service.engine_protocol import TrainingVerb
 from mp13.service.host import EngineHost
+from mp13.service.leftovers import remove
 from mp13.service.parent import die_with_parent
 from mp13.service.schema import (
     CHAT_HEADER,
@@ -248,6 +249,7 @@ def main() -> None:
         listener = inherited
     else:
         parser.error(f"--fd {arguments.fd} is not a Unix socket")
+    at: Path = arguments.loopback or Path(listener.getsockname())
     die_with_parent()  # until the model is loaded; a parent that died before this sends no settings
     launch = Launch.model_validate_json(sys.stdin.buffer.read())
     to_log = logging.StreamHandler()
@@ -255,6 +257,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[to_log])
     logging.getLogger("mp13").setLevel(logging.INFO)
     asyncio.run(serve(launch, listener, token))
+    remove(at, os.getpid())
     os._exit(0)  # a load may still run in its thread, and putting torch away takes seconds; neither matters now
 
 

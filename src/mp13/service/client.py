@@ -162,7 +162,10 @@ class EngineClient:
         hold, self._hold = self._hold, None
         try:
             if hold and hold.take_alone() and not await self._is_up():
+                from mp13.service.leftovers import remove
+
                 hold.record.kill()
+                await asyncio.to_thread(remove, hold.place, hold.record.pid)
             if self._lease:
                 await self._lease.aclose()
         finally:

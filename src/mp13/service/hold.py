@@ -62,6 +62,10 @@ def write_record(place: Path, pid: int, model: str, log: Path) -> None:
         ) from error
 
 
+def remove_record(place: Path) -> None:
+    _beside(place).unlink(missing_ok=True)
+
+
 def _beside(place: Path) -> Path:
     return place.with_suffix(".process")
 
@@ -70,6 +74,7 @@ class Hold:
     """Raises OSError or ValueError when no process is recorded at `place`, or its last chat is just ending it."""
 
     def __init__(self, place: Path) -> None:
+        self.place = place
         self._file = _beside(place).open("rb")
         try:
             self.record = EngineRecord.model_validate_json(self._file.read())

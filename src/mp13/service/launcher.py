@@ -24,6 +24,7 @@ from mp13.library.paths import data_dir
 from mp13.service.client import EngineClient, EngineGone
 from mp13.service.endpoint import HAS_UNIX_SOCKETS, Launch, address_at, listen_unix, runtime_dir
 from mp13.service.hold import Hold, write_record
+from mp13.service.leftovers import discard, launch_lock, sweep
 
 ENGINE = "mp13.engine.async_engine:AsyncEngine"
 Transport = Literal["unix", "loopback"]
@@ -47,7 +48,7 @@ async def connect(config: EngineConfig, *, engine: str = ENGINE, transport: Tran
     launch = Launch(config=_with_absolute_model(config), engine=engine)
     place = runtime_dir() / f"{_key(launch)}.{'sock' if transport == 'unix' else 'json'}"
     log = data_dir() / "logs" / f"engine-{place.stem}.log"
-    lock = AsyncFileLock(place.with_name("launch.lock"), timeout=_ANSWER_S, mode=0o600)
+    lock = AsyncFileLock(launch_lock(), timeout=_ANSWER_S, mode=0o600)
     try:
         async with lock, asyncio.timeout(_ANSWER_S):
             return await _join(place, log) or await _start(launch, place, log)
@@ -83,6 +84,7 @@ async def _join(place: Path, log: Path) -> EngineClient | None:
 
 async def _start(launch: Launch, place: Path, log: Path) -> EngineClient:
     """A client of a new process at `place`."""
+    sweep()
     place.unlink(missing_ok=True)
     with _open_log(log) as output:
         already_logged = log.stat().st_size
@@ -98,6 +100,7 @@ async def _start(launch: Launch, place: Path, log: Path) -> EngineClient:
         return client
     except BaseException as error:
         process.kill()
+        discard(place)
         if isinstance(error, EngineGone | OSError):
             raise EngineGone(
                 f"the engine process ended at once{_last_words(log, already_logged)}; its log is {log}"

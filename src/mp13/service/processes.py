@@ -13,6 +13,7 @@ from mp13.errors import Mp13Error
 from mp13.service.client import EngineClient
 from mp13.service.endpoint import address_at, places
 from mp13.service.hold import EngineRecord, record_of
+from mp13.service.leftovers import remove
 from mp13.service.schema import Health
 
 _VISIT_S = 2.0  # to answer how it is
@@ -60,6 +61,7 @@ async def stop(process: EngineProcess, reason: str) -> bool:
             return True
         await asyncio.sleep(_POLL_S)
     process.record.kill()
+    await asyncio.to_thread(remove, process.place, process.record.pid)
     while process.record.process is not None:
         await asyncio.sleep(_POLL_S)
     return False

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from mp13.chat.cli.outcome import USAGE, complain, outcome
+from mp13.chat.conversation.prompt_history import clear_history, history_file
 from mp13.chat.conversation.store import ConversationInfo, ConversationStore, WholeConversation
 from mp13.chat.conversation.store_forget import Forgotten
 from mp13.chat.conversation.store_search import Found
@@ -31,6 +32,11 @@ app = typer.Typer(no_args_is_help=True, help="Conversations on this machine: fin
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The beginning of an id, as `list` shows it, or `latest`.")]
 _SHOWN = 8  # characters of an id
+_PROMPTS = {
+    "none": "",
+    "removed": "; so are the prompts that Up brings back",
+    "kept": "\nUp and Ctrl+R still bring back the prompts that were typed; `mp13 history forget --all` ends them.",
+}
 _MARKS = str.maketrans("\x02\x03\n", "[] ")
 
 
@@ -145,7 +151,10 @@ def forget(
     ] = None,
     as_json: _AsJson = False,
 ) -> None:
-    """Remove conversations for good: their bytes are in no file of the data folder afterwards."""
+    """Remove conversations for good: their bytes are in no file of the data folder afterwards.
+
+    With --all the prompts that Up and Ctrl+R bring back go too. One conversation's cannot be told from the others'.
+    """
     with _store("forget") as store:
         if (id is not None) + every + (before is not None) != 1:
             raise ConfigError("say what to forget: an ID, --all, or --before DATE")
@@ -154,7 +163,11 @@ def forget(
         else:
             ids = store.known_ids(with_deleted=True) if every else [_one_id(store, id or "")]
         forgotten = store.forget(ids)
-        print(json.dumps(_forgotten_json(forgotten, ids), indent=2) if as_json else _forgotten_text(forgotten))
+        prompts = _clear_prompts() if every else _prompts_left()
+        if as_json:
+            print(json.dumps(_forgotten_json(forgotten, ids) | {"prompt_history": prompts}, indent=2))
+        else:
+            print(_forgotten_text(forgotten) + _PROMPTS[prompts])
 
 
 @app.command()
@@ -178,6 +191,14 @@ def _one_id(store: ConversationStore, beginning: str) -> str:
         what = f"{len(found)} conversations begin" if found else "no conversation begins"
         raise ConfigError(f"{what} with {beginning!r}; `mp13 history list` shows them, with --deleted the deleted ones")
     return found[0]
+
+
+def _clear_prompts() -> str:
+    return "removed" if clear_history(history_file()) else "none"
+
+
+def _prompts_left() -> str:
+    return "kept" if history_file().exists() else "none"
 
 
 def _print(conversations: list[WholeConversation], format: str, chosen: frozenset[int] | None) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+from mp13.errors import ConfigError
 from mp13.library.paths import data_dir
 
 MOST = 1000  # prompts that are kept
@@ -15,6 +16,24 @@ LONGEST = 20_000  # characters; a longer prompt can be brought back in its own c
 
 def history_file() -> Path:
     return data_dir() / "prompt_history.jsonl"
+
+
+def clear_history(path: Path) -> bool:
+    """Remove the file, and one that was cut off beside it; whether there was any.
+
+    Raises:
+        ConfigError: they cannot be removed.
+    """
+    try:
+        found = [file for file in (path, _draft(path)) if file.exists()]
+        for file in found:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the prompts in {path} cannot be removed ({error.strerror}); remove the file yourself, or make its folder "
+            "writable and forget again"
+        ) from error
+    return bool(found)
 
 
 class PromptHistory:
@@ -45,9 +64,13 @@ class PromptHistory:
     def _write_anew(self) -> None:
         """Beside the file first, so that one cut off loses nothing."""
         assert self._path is not None
-        beside = self._path.with_suffix(".new")
+        beside = _draft(self._path)
         if _append(beside, self.entries, os.O_TRUNC):
             os.replace(beside, self._path)
+
+
+def _draft(path: Path) -> Path:
+    return path.with_suffix(".new")
 
 
 def _read(path: Path) -> list[str]:

@@ -6,6 +6,8 @@ One screen does the work (screens/conversation.py); this is what surrounds it: t
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -57,6 +59,15 @@ class ChatApp(App[Exception]):
         self._open_session = open_session
         self._asked_to_quit = False
 
+    def on_mount(self) -> None:
+        if sys.platform != "win32":
+            for number in (signal.SIGTERM, signal.SIGHUP):  # told to end, or its terminal was closed
+                asyncio.get_running_loop().add_signal_handler(number, self._end_on, number)
+
+    def _end_on(self, number: int) -> None:
+        """As a reader who leaves does: the answer is kept, the engine let go, the terminal as it was before."""
+        self.exit(return_code=128 + number)
+
     def get_default_screen(self) -> Screen[None]:
         return ConversationScreen(self._open_session)
 
@@ -101,10 +112,11 @@ def run(settings: Settings | Callable[[], Settings], resume: str | None = None, 
         Mp13Error: the settings cannot be used or the conversation cannot be opened. The screen is gone by then.
     """
     read_alt_keys()
-    error = ChatApp(lambda: open_session(settings, resume), theme).run()
+    app = ChatApp(lambda: open_session(settings, resume), theme)
+    error = app.run()
     if error is not None:
         raise error
-    return 0
+    return app.return_code or 0
 
 
 async def open_session(settings: Settings | Callable[[], Settings], resume: str | None) -> ChatSession:
