@@ -4,16 +4,21 @@ All is done on the engine's thread, on the weights that answer. At each boundary
 serves whoever waits; while somebody does, training keeps a tenth of the time.
 """
 
+import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from mp13.engine.core import EngineCore
 from mp13.engine.models.room import room_for
 from mp13.engine.sizes import shown_size
+from mp13.engine.training.aside import aside
 from mp13.engine.training.config import TrainConfig, suggested_config
 from mp13.engine.training.events import (
     Failed,
@@ -36,6 +41,8 @@ from mp13.engine.training.sample import Sample
 from mp13.engine.training.trainer import Trainer, recorded_config
 from mp13.errors import ConfigError, Mp13Error, TrainingError
 from mp13.mix import check_name
+
+log = logging.getLogger(__name__)
 
 BUSY_SHARE = 0.1  # of the time is training's while there are requests all along
 KEPT_VERSIONS = 4
@@ -100,6 +107,7 @@ class TrainingRun:
             self._between()
         except Exception as error:
             if not isinstance(error, Mp13Error):
+                log.exception("the training of %r failed", self.job.name)
                 error = TrainingError(f"training met an unexpected {type(error).__name__} ({error}); see the log")
             self._end("failed", Failed(type(error).__name__, str(error)))
         finally:
@@ -167,26 +175,39 @@ class TrainingRun:
         folder = Path(self._versions.name) / name
         try:
             folder.mkdir()
-            self._running_trainer.write_adapter(folder)
+            for _ in aside(partial(self._running_trainer.write_adapter, folder)):
+                self._between()
+            self._between()
             info = self._core.load_adapter(folder, self.job.name, version=step)
-        except (OSError, Mp13Error) as error:
+        except (OSError, SafetensorError, Mp13Error) as error:
+            shutil.rmtree(folder, ignore_errors=True)
             self._tell(Note(f"{name} could not be published ({error}); the run goes on"))
             return
         self.published.append(name)
         self._tell(Published(step, name, info.digest, tuple(self._drop(KEPT_VERSIONS))))
 
     def _drop(self, keep: int) -> list[str]:
-        """Unload the oldest versions that nobody uses until no more than `keep` are left."""
-        excess = max(0, len(self.published) - keep)
-        unused = [name for name in self.published[: len(self.published) - 1] if not self._core.adapters.is_used(name)]
-        for name in unused[:excess]:
+        """Unload the oldest versions that nobody uses until no more than `keep` are left. Those that somebody else has
+        unloaded are gone already."""
+        loaded = self._loaded
+        gone = [name for name in self.published if name not in loaded]
+        left = [name for name in self.published if name in loaded]
+        unused = [name for name in left[:-1] if not self._core.adapters.is_used(name)]
+        dropped = [*gone, *unused[: max(0, len(left) - keep)]]
+        for name in dropped:
             self.forget(name)
-        return unused[:excess]
+            shutil.rmtree(Path(self._versions.name) / name, ignore_errors=True)
+        return dropped
+
+    @property
+    def _loaded(self) -> set[str]:
+        return {info.name for info in self._core.adapters.infos}
 
     def forget(self, name: str) -> None:
-        """Requests that use the version finish with it."""
+        """Requests that use the version finish with it. Somebody may have unloaded it already."""
         self.published.remove(name)
-        self._core.unload_adapter(name)
+        if name in self._loaded:
+            self._core.unload_adapter(name)
 
     def forget_all(self) -> None:
         for name in list(self.published):
