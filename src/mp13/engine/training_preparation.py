@@ -33,7 +33,7 @@ def prepared(core: EngineCore, job: TrainingJob, between: Callable[[], None]) ->
     _require_room(core, config)
     try:
         return Trainer(
-            replace(core.base, has_parts=True), rows, config, job.output, origin,
+            replace(core.base, is_shared=True), rows, config, job.output, origin,
             eval_rows=eval_rows, between=between, resume=job.resume,
         )  # fmt: skip
     except Exception as error:

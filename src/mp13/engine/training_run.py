@@ -62,6 +62,7 @@ class TrainingRun:
         self._core, self._serve, self._tell = core, serve, tell
         self._trainer: Trainer | None = None
         self._piece_began, self._longest = 0.0, 0.0
+        self.num_pieces = 0  # computed so far
         self._versions = tempfile.TemporaryDirectory(prefix="mp13-versions-")
         self._every = 1
         self._is_planned = self._is_ending = False
@@ -223,6 +224,7 @@ class TrainingRun:
     def _between(self) -> None:
         piece = time.perf_counter() - self._piece_began
         self._longest = max(self._longest, piece)
+        self.num_pieces += 1
         with torch.no_grad():
             self._serve(piece * (1 - BUSY_SHARE) / BUSY_SHARE)
         self._begin_piece()

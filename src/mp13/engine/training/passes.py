@@ -22,15 +22,15 @@ from mp13.errors import ModelError
 
 @dataclass(frozen=True)
 class Base:
-    """The model that is trained upon, as the engine has it loaded. `dtype` is that of its activations; it `has_parts`
-    once `require_parts` has passed it."""
+    """The model that is trained upon, as the engine has it loaded. `dtype` is that of its activations; it `is_shared`
+    where others answer with it meanwhile, and `require_parts` has passed it before."""
 
     model: CausalModel
     context: StepContext
     vocab_size: int
     device: torch.device
     dtype: torch.dtype
-    has_parts: bool = False
+    is_shared: bool = False
 
 
 class Passes:
@@ -45,13 +45,13 @@ class Passes:
     def __init__(self, base: Base, adapter: TrainableAdapter, between: Callable[[], None] = lambda: None) -> None:
         self._base, self._adapter, self._between_layers = base, adapter, between
         config, layers = adapter.config, list(base.model.layers)
-        if not base.has_parts:
+        if not base.is_shared:
             require_parts(base)
         learns = [any(module in adapter.linears for module in layer.modules()) for layer in layers]
         self._tape = LayerTape(
             layers, learns, checkpointing=config.gradient_checkpointing, starting=self._start_layer, between=self._yield
         )
-        self._rows_at_once = chunk_rows(base.vocab_size, base.device)
+        self._rows_at_once = chunk_rows(base.vocab_size, base.device, is_shared=base.is_shared)
         self._generator = torch.Generator(base.device)
         self._draw = 0  # which masks dropout draws
 
