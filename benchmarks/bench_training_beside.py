@@ -2,13 +2,16 @@
 
     python benchmarks/bench_training_beside.py MODEL [--pairs 20] [--prompt-tokens 48]
 
-Both are measured in turn in one engine: the run is paused for one and goes on for the other. Every prompt is new, so
-that nothing of it is cached. Prints one JSON object.
+All are measured in turn in one engine: the run is paused, or goes on. After a pause caches and threads are cold, which
+training keeps warm; so it is measured idle twice, also right after another answer. Every prompt is new, so that nothing
+of it is cached. While the run is paused it must compute nothing up to the end of an answer, while it goes on something
+in each. Prints one JSON object.
 """
 
 import argparse
 import asyncio
 import json
+import math
 import platform
 import random
 import statistics
@@ -28,11 +31,11 @@ WORDS = "river stone lamp copper window garden silver paper engine cloud market 
 
 
 async def first_token(engine: AsyncEngine, prompt: list[int]) -> float:
-    begin = time.perf_counter()
+    begin, first = time.perf_counter(), math.nan
     async for event in engine.generate(prompt, SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)):
-        if isinstance(event, TokenEvent):
-            return time.perf_counter() - begin
-    raise RuntimeError("no token came")
+        if isinstance(event, TokenEvent) and math.isnan(first):
+            first = time.perf_counter() - begin
+    return first
 
 
 def samples(draw: random.Random, count: int) -> list[Sample]:
@@ -45,7 +48,12 @@ def samples(draw: random.Random, count: int) -> list[Sample]:
 async def measure(model: str, pairs: int, prompt_tokens: int) -> dict[str, object]:
     draw, told = random.Random(0), list[RunEvent]()
     engine = AsyncEngine(model, max_model_len=1024, kv_cache_memory="256MiB")
-    idle, training = list[float](), list[float]()
+    times: dict[str, list[float]] = {"idle": [], "warm": [], "training": []}
+    pieces: dict[str, list[int]] = {arm: [] for arm in times}
+
+    def prompt() -> list[int]:
+        return [draw.randrange(1000, 20_000) for _ in range(prompt_tokens)]
+
     with tempfile.TemporaryDirectory() as folder:
         settings = {"steps": 10_000, "save_every": 10_000}
         job = TrainingJob("bench", Path(folder) / "out", samples(draw, 400), settings=settings)
@@ -53,24 +61,30 @@ async def measure(model: str, pairs: int, prompt_tokens: int) -> dict[str, objec
         while not any(isinstance(event, StepDone) for event in told):
             await asyncio.sleep(0.1)
         for _ in range(pairs):
-            for is_training, times in ((False, idle), (True, training)):
+            for arm in times:
+                is_training = arm == "training"
                 await engine.steer_training("go_on" if is_training else "pause")
                 while not is_training and run.is_computing:  # a pause holds from the end of the row on
                     await asyncio.sleep(0.01)
                 await asyncio.sleep(0.2 + draw.random() / 5)  # the arrival falls anywhere within a layer
-                prompt = [draw.randrange(1000, 20_000) for _ in range(prompt_tokens)]
-                if run.is_computing != is_training:
-                    raise RuntimeError("the run was not as it was to be; measure again")
-                times.append(await first_token(engine, prompt))
+                if arm == "warm":
+                    await first_token(engine, prompt())
+                before = run.num_pieces
+                times[arm].append(await first_token(engine, prompt()))
+                pieces[arm].append(run.num_pieces - before)
+                if (pieces[arm][-1] > 0) != is_training:
+                    raise RuntimeError(f"{arm}: the run computed {pieces[arm][-1]} pieces; measure again")
         steps = [event for event in told if isinstance(event, StepDone)]
         await engine.steer_training("cancel")
         while not run.is_over:
             await asyncio.sleep(0.01)
         await engine.close()
     return {
-        "idle_median_s": statistics.median(idle),
-        "training_median_s": statistics.median(training),
-        "ratio": statistics.median(training) / statistics.median(idle),
+        **{f"{arm}_median_s": statistics.median(found) for arm, found in times.items()},
+        **{f"{arm}_max_s": max(found) for arm, found in times.items()},
+        "ratio": statistics.median(times["training"]) / statistics.median(times["idle"]),
+        "ratio_to_warm": statistics.median(times["training"]) / statistics.median(times["warm"]),
+        "pieces_computed_during_an_answer": {arm: statistics.median(found) for arm, found in pieces.items()},
         "pairs": pairs,
         "steps": len(steps),
         "longest_piece_s": max(step.longest_piece_s for step in steps),

@@ -1,15 +1,23 @@
 """A chat has the engine's process train: it hears how it goes, steers it, and leaves a whole checkpoint behind."""
 
 import asyncio
+import os
+import re
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from mp13.chat.cli.engines_cli import process_table
 from mp13.engine.config import EngineConfig
 from mp13.errors import ConfigError, Mp13Error, TrainingError
 from mp13.service import launcher
 from mp13.service.client import EngineClient
+from mp13.service.processes import engine_processes
+from mp13.service.schema import GenerateRequest, Message, SamplingParams
 from mp13.service.training_schema import (
     PlannedEvent,
     PublishedEvent,
@@ -73,6 +81,52 @@ async def test_bad_requests_are_sentences(model: Path, tmp_path: Path) -> None:
             await client.training.start(request(tmp_path / "out", settings={"rnak": 3}))
         with pytest.raises(Mp13Error, match="jsonl:1"):
             await client.training.start(request(tmp_path / "out", samples=({"messages": []},)))
+    finally:
+        await client.close()
+
+
+async def test_a_list_of_engines_tells_that_one_trains(model: Path, tmp_path: Path) -> None:
+    client = await open_engine(model)
+    try:
+        await client.training.start(request(tmp_path / "out", 5000))
+        async with asyncio.timeout(60):
+            while not (await client.health()).training_step:
+                await asyncio.sleep(0.01)
+        _, row, detail = process_table(await engine_processes()).splitlines()
+        assert row.split()[1] == "training"
+        assert re.search(r": trains new, step [1-9]\d* of 5000; ", detail)
+        await client.training.cancel()
+        assert [event async for event in client.training.events()][-1].type == "finished"
+        _, row, detail = process_table(await engine_processes()).splitlines()
+        assert row.split()[1] == "ready" and "trains" not in detail
+    finally:
+        await client.close()
+
+
+async def test_an_engine_that_is_killed_leaves_a_whole_checkpoint_to_go_on_from(model: Path, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "steps": 60, "save_every": 2, "keep": 100}
+    killed = await open_engine(model)
+    await killed.training.start(request(tmp_path / "out", settings=settings))
+    with pytest.raises(Mp13Error, match="engine"):
+        async for event in killed.training.events():
+            if isinstance(event, SavedEvent) and event.step == 6:
+                os.kill((await killed.health()).pid, signal.SIGKILL)
+    await killed.close()
+    client = await open_engine(model)
+    try:
+        asked = GenerateRequest(
+            messages=(Message(role="user", content="the sun"),), sampling=SamplingParams(temperature=0, max_tokens=4)
+        )
+        assert [event async for event in client.generate(asked)]
+        for name in ("out", "unbroken"):
+            resume = name == "out"
+            await client.training.start(request(tmp_path / name, settings=settings, resume=resume))
+            events = [event async for event in client.training.events()]
+            (planned,) = (event for event in events if isinstance(event, PlannedEvent))
+            assert (planned.from_step >= 6) if resume else (planned.from_step == 0)
+            assert planned.from_step < 60 and isinstance(events[-1], TrainingFinished) and events[-1].step == 60
+        one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("out", "unbroken"))
+        assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     finally:
         await client.close()
 

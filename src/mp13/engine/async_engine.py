@@ -32,9 +32,11 @@ from mp13.engine.request import (
 from mp13.engine.text.scored_answer import scored_answer
 from mp13.engine.training.events import RunEvent
 from mp13.engine.training.job import TrainingJob
+from mp13.engine.training.passes import require_parts
 from mp13.engine.training_run import TrainingRun
 from mp13.errors import MixError, TrainingError
 
+_SERVED_S = 0.5  # at most, between two pieces of what comes before a run
 TrainingVerb = Literal["pause", "go_on", "stop", "cancel", "park"]
 
 
@@ -198,8 +200,12 @@ class AsyncEngine:
         Raises:
             ConfigError, TrainingError: it cannot run, or another run goes on; nothing has changed.
         """
+        await self._thread.call(self._require_trainable)
         await asyncio.to_thread(lambda: self._core.info.base_digest)  # may still be computed
-        return await self._thread.call(lambda: self._begin_training(job, on_event))
+        run = TrainingRun(self._core, job, self._thread.serve, on_event)
+        await asyncio.to_thread(run.prepare)
+        await self._thread.call(lambda: self._begin(run))
+        return run
 
     async def steer_training(self, verb: TrainingVerb) -> None:
         """Raises TrainingError where no run goes on."""
@@ -216,15 +222,19 @@ class AsyncEngine:
         await self._park()
         await asyncio.to_thread(self._thread.stop)
 
-    def _begin_training(self, job: TrainingJob, on_event: Callable[[RunEvent], None]) -> TrainingRun:
-        if (before := self._thread.training) is not None and not before.is_over:
-            raise TrainingError(f"{before.job.name!r} is being trained; stop it, or wait for its end")
-        run = TrainingRun(self._core, job, self._thread.serve, on_event)
-        run.prepare()
-        if before is not None:
+    def _require_trainable(self) -> None:
+        self._require_no_run()
+        require_parts(self._core.base, lambda: self._thread.serve(_SERVED_S))
+
+    def _begin(self, run: TrainingRun) -> None:
+        self._require_no_run()  # another may have begun while this one was prepared
+        if (before := self._thread.training) is not None:
             before.forget_all()
         self._thread.training = run
-        return run
+
+    def _require_no_run(self) -> None:
+        if (run := self._thread.training) is not None and not run.is_over:
+            raise TrainingError(f"{run.job.name!r} is being trained; stop it, or wait for its end")
 
     async def _park(self) -> None:
         run = self._thread.training

@@ -4,17 +4,19 @@ All is done on the engine's thread, on the weights that answer. At each boundary
 serves whoever waits; while somebody does, training keeps a tenth of the time.
 """
 
+import logging
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from mp13.engine.core import EngineCore
-from mp13.engine.models.room import room_for
-from mp13.engine.sizes import shown_size
-from mp13.engine.training.config import TrainConfig, suggested_config
+from mp13.engine.training.aside import aside
 from mp13.engine.training.events import (
     Failed,
     Finished,
@@ -28,18 +30,15 @@ from mp13.engine.training.events import (
     TrainEvent,
 )
 from mp13.engine.training.job import TrainingJob
-from mp13.engine.training.passes import Base
-from mp13.engine.training.record import Origin
-from mp13.engine.training.rendering.render import Renderer
-from mp13.engine.training.rows import TrainingRow
-from mp13.engine.training.sample import Sample
-from mp13.engine.training.trainer import Trainer, recorded_config
-from mp13.errors import ConfigError, Mp13Error, TrainingError
+from mp13.engine.training.trainer import Trainer
+from mp13.engine.training_preparation import prepared
+from mp13.errors import Mp13Error, TrainingError
 from mp13.mix import check_name
+
+log = logging.getLogger(__name__)
 
 BUSY_SHARE = 0.1  # of the time is training's while there are requests all along
 KEPT_VERSIONS = 4
-_CPU_ROW_TOKENS = 256  # a longer row's layer would keep an answer waiting
 
 
 class TrainingRun:
@@ -63,6 +62,7 @@ class TrainingRun:
         self._core, self._serve, self._tell = core, serve, tell
         self._trainer: Trainer | None = None
         self._piece_began, self._longest = 0.0, 0.0
+        self.num_pieces = 0  # computed so far
         self._versions = tempfile.TemporaryDirectory(prefix="mp13-versions-")
         self._every = 1
         self._is_planned = self._is_ending = False
@@ -77,16 +77,9 @@ class TrainingRun:
         return self.state == "paused"
 
     def prepare(self) -> None:
-        """Read what is to be learned and make the trainer. Raises ConfigError, TrainingError."""
-        rows, eval_rows, config = self._rows_and_config()
-        origin = Origin(self._core.config.model, self._core.info.base_digest, self._core.info.template_digest)
-        self._require_rank(config)
-        self._require_room(config)
-        self._trainer = Trainer(
-            self._core.base, rows, config, self.job.output, origin,
-            eval_rows=eval_rows, between=self._between, resume=self.job.resume,
-        )  # fmt: skip
-        self._every = self.job.publish_every or config.save_every
+        """Read what is to be learned and make the trainer, on any thread. Errors of `prepared`."""
+        self._trainer = prepared(self._core, self.job, self._between)
+        self._every = self.job.publish_every or self._trainer.config.save_every
 
     def advance(self) -> None:
         """A piece of work, with boundaries; what goes wrong ends the run alone."""
@@ -100,6 +93,7 @@ class TrainingRun:
             self._between()
         except Exception as error:
             if not isinstance(error, Mp13Error):
+                log.exception("the training of %r failed", self.job.name)
                 error = TrainingError(f"training met an unexpected {type(error).__name__} ({error}); see the log")
             self._end("failed", Failed(type(error).__name__, str(error)))
         finally:
@@ -167,26 +161,39 @@ class TrainingRun:
         folder = Path(self._versions.name) / name
         try:
             folder.mkdir()
-            self._running_trainer.write_adapter(folder)
+            for _ in aside(partial(self._running_trainer.write_adapter, folder)):
+                self._between()
+            self._between()
             info = self._core.load_adapter(folder, self.job.name, version=step)
-        except (OSError, Mp13Error) as error:
+        except (OSError, SafetensorError, Mp13Error) as error:
+            shutil.rmtree(folder, ignore_errors=True)
             self._tell(Note(f"{name} could not be published ({error}); the run goes on"))
             return
         self.published.append(name)
         self._tell(Published(step, name, info.digest, tuple(self._drop(KEPT_VERSIONS))))
 
     def _drop(self, keep: int) -> list[str]:
-        """Unload the oldest versions that nobody uses until no more than `keep` are left."""
-        excess = max(0, len(self.published) - keep)
-        unused = [name for name in self.published[: len(self.published) - 1] if not self._core.adapters.is_used(name)]
-        for name in unused[:excess]:
+        """Unload the oldest versions that nobody uses until no more than `keep` are left. Those that somebody else has
+        unloaded are gone already."""
+        loaded = self._loaded
+        gone = [name for name in self.published if name not in loaded]
+        left = [name for name in self.published if name in loaded]
+        unused = [name for name in left[:-1] if not self._core.adapters.is_used(name)]
+        dropped = [*gone, *unused[: max(0, len(left) - keep)]]
+        for name in dropped:
             self.forget(name)
-        return unused[:excess]
+            shutil.rmtree(Path(self._versions.name) / name, ignore_errors=True)
+        return dropped
+
+    @property
+    def _loaded(self) -> set[str]:
+        return {info.name for info in self._core.adapters.infos}
 
     def forget(self, name: str) -> None:
-        """Requests that use the version finish with it."""
+        """Requests that use the version finish with it. Somebody may have unloaded it already."""
         self.published.remove(name)
-        self._core.unload_adapter(name)
+        if name in self._loaded:
+            self._core.unload_adapter(name)
 
     def forget_all(self) -> None:
         for name in list(self.published):
@@ -217,58 +224,7 @@ class TrainingRun:
     def _between(self) -> None:
         piece = time.perf_counter() - self._piece_began
         self._longest = max(self._longest, piece)
+        self.num_pieces += 1
         with torch.no_grad():
             self._serve(piece * (1 - BUSY_SHARE) / BUSY_SHARE)
         self._begin_piece()
-
-    def _rows_and_config(self) -> tuple[list[TrainingRow], list[TrainingRow] | None, TrainConfig]:
-        job, core = self.job, self._core
-        recorded = recorded_config(job.output).to_json() if job.resume else {}
-        chosen = {**recorded, **job.settings}
-        loss = chosen.get("loss", "assistant")
-        renderer = Renderer(core.tokenizer, core.info.eos_token_ids)
-
-        def rows_of(samples: Iterable[Sample]) -> list[TrainingRow]:
-            return [TrainingRow(r.ids, r.mask) for sample in samples for r in renderer.render(sample, loss)]
-
-        rows = rows_of(job.samples)
-        eval_rows = None if job.eval_samples is None else rows_of(job.eval_samples)
-        if recorded:
-            return rows, eval_rows, TrainConfig.from_json(chosen)
-        on_cpu = core.base.device.type == "cpu"
-        if on_cpu and "batch_tokens" not in chosen and "batch_rows" not in chosen:
-            longest = max((len(row.ids) for row in [*rows, *(eval_rows or ())]), default=0)
-            chosen["batch_tokens"] = max(_CPU_ROW_TOKENS, longest)
-        TrainConfig.from_json(chosen)  # a setting that is none has its own sentence
-        config = suggested_config(
-            hidden_size=next(iter(core.base.model.targets.values())).linear.in_features,
-            num_rows=len(rows),
-            num_tokens=sum(len(row.ids) for row in rows),
-            num_loss_tokens=sum(len(row.learned(loss)) for row in rows),
-            on_cpu=on_cpu,
-            **chosen,
-        )
-        return rows, eval_rows, config
-
-    def _require_rank(self, config: TrainConfig) -> None:
-        rank, most = config.rank * (1 if config.init == "default" else 2), self._core.config.max_lora_rank
-        if rank > most or self._core.config.max_loras == 0:
-            raise ConfigError(
-                f"an adapter of rank {rank} could not answer while it learns: max_lora_rank is {most} and max_loras "
-                f"{self._core.config.max_loras}; lower the rank, or raise these"
-            )
-
-    def _require_room(self, config: TrainConfig) -> None:
-        """Counted, not tried: what is trained with AdamW's means, and the activations that wait for the way back."""
-        base: Base = self._core.base
-        shapes = {target.linear: target.linear.base.shape for target in base.model.targets.values()}
-        width = sum(rows + columns for rows, columns in shapes.values())
-        num_layers = len(list(base.model.layers)) if config.gradient_checkpointing else 1
-        activations = config.batch_tokens * width * 2 * base.dtype.itemsize // num_layers
-        needed = config.rank * width * 16 + activations
-        room = room_for(base.device, 1.0)
-        if needed > room:
-            raise TrainingError(
-                f"training takes about {shown_size(needed, up=True)} beside the model, and {shown_size(room)} are "
-                "free; lower batch_tokens or rank, or turn gradient_checkpointing on"
-            )

@@ -14,6 +14,7 @@ from mp13.chat.text import one_line
 from mp13.errors import ConfigError
 from mp13.service.processes import EngineProcess, engine_processes
 from mp13.service.processes import stop as stop_process
+from mp13.service.schema import Health
 
 PROGRAM = "mp13"
 NONE = "no engine runs"
@@ -116,7 +117,7 @@ def _state(process: EngineProcess) -> str:
         return "loading" if health.fraction is None else f"loading {health.fraction:.0%}"
     if health.running or health.waiting:
         return f"busy {health.running}" + (f", {health.waiting} wait" if health.waiting else "")
-    return health.status
+    return "training" if health.training else health.status
 
 
 def _details(process: EngineProcess) -> list[str]:
@@ -127,8 +128,16 @@ def _details(process: EngineProcess) -> list[str]:
         found = [health.error]
     else:
         adapters = f"adapters {', '.join(health.adapters)}" if health.adapters else ""
-        found = list(filter(None, [health.stage, adapters]))
+        found = list(filter(None, [health.stage, _training(health), adapters]))
     return [*found, f"log {_from_home(process.record.log)}"]
+
+
+def _training(health: Health) -> str:
+    """How far the run is. Until its first row was tried nobody knows of how many steps."""
+    if not health.training:
+        return ""
+    steps = f"step {health.training_step} of {health.training_steps}" if health.training_steps else "about to begin"
+    return f"trains {health.training}, {steps}"
 
 
 def _from_home(path: Path) -> str:

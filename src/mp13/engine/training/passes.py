@@ -22,13 +22,15 @@ from mp13.errors import ModelError
 
 @dataclass(frozen=True)
 class Base:
-    """The model that is trained upon, as the engine has it loaded. `dtype` is that of its activations."""
+    """The model that is trained upon, as the engine has it loaded. `dtype` is that of its activations; it `is_shared`
+    where others answer with it meanwhile, and `require_parts` has passed it before."""
 
     model: CausalModel
     context: StepContext
     vocab_size: int
     device: torch.device
     dtype: torch.dtype
+    is_shared: bool = False
 
 
 class Passes:
@@ -43,12 +45,13 @@ class Passes:
     def __init__(self, base: Base, adapter: TrainableAdapter, between: Callable[[], None] = lambda: None) -> None:
         self._base, self._adapter, self._between_layers = base, adapter, between
         config, layers = adapter.config, list(base.model.layers)
-        require_parts(base)
+        if not base.is_shared:
+            require_parts(base)
         learns = [any(module in adapter.linears for module in layer.modules()) for layer in layers]
         self._tape = LayerTape(
             layers, learns, checkpointing=config.gradient_checkpointing, starting=self._start_layer, between=self._yield
         )
-        self._rows_at_once = chunk_rows(base.vocab_size, base.device)
+        self._rows_at_once = chunk_rows(base.vocab_size, base.device, is_shared=base.is_shared)
         self._generator = torch.Generator(base.device)
         self._draw = 0  # which masks dropout draws
 
@@ -116,32 +119,42 @@ class Passes:
 
 
 @torch.no_grad()
-def require_parts(base: Base) -> None:
-    """A short text, computed by layers and head one after the other, must come out as by the whole model.
+def require_parts(base: Base, between: Callable[[], None] = lambda: None) -> None:
+    """A short text, computed by layers and head one after the other, must come out as by the whole model. In `between`
+    the model is free.
 
     Raises:
         ModelError: it does not, or cannot be.
     """
-    model, order = base.model, []
-    handles = [
-        layer.register_forward_hook(lambda *_, place=place: order.append(place))
-        for place, layer in enumerate(model.layers)
-    ]
+    model = base.model
     ids, places = (torch.arange(first, first + 6, device=base.device) for first in (3, 0))
-    base.context.training = TrainingPass(Documents((len(ids),)), {})
     try:
-        apart = model.logits(model.hidden(ids, places)[places]).float()
-        whole = model(ids, places, places).float()
+        apart, order = _watched(base, lambda: model.logits(model.hidden(ids, places)[places]))
+        between()
+        whole, whole_order = _watched(base, lambda: model(ids, places, places))
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise ModelError(
             f"this model cannot be trained: its layers and head cannot be told apart ({reason})"
         ) from error
+    in_turn = list(range(len(list(model.layers))))
+    if not order == whole_order == in_turn or not torch.allclose(apart, whole, rtol=1e-3, atol=1e-3):
+        raise ModelError(
+            "this model cannot be trained: its layers and head, one by one, compute something else than it"
+        )
+
+
+def _watched(base: Base, compute: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
+    """Logits of six tokens, float32, and which layers computed them."""
+    order: list[int] = []
+    handles = [
+        layer.register_forward_hook(lambda *_, place=place: order.append(place))
+        for place, layer in enumerate(base.model.layers)
+    ]
+    base.context.training = TrainingPass(Documents((6,)), {})
+    try:
+        return compute().float(), order
     finally:
         base.context.training = None
         for handle in handles:
             handle.remove()
-    if order != 2 * list(range(len(handles))) or not torch.allclose(apart, whole, rtol=1e-3, atol=1e-3):
-        raise ModelError(
-            "this model cannot be trained: its layers and head, one by one, compute something else than it"
-        )

@@ -5,12 +5,13 @@ things in between. Whoever turns it does so from one thread; pause, stop and can
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from mp13.engine.models.room import is_out_of_memory, release
+from mp13.engine.training.aside import aside
 from mp13.engine.training.checkpoints import RunFolder
 from mp13.engine.training.config import TrainConfig
 from mp13.engine.training.events import Finished, FinishReason, Rehearsal, Saved, TrainEvent, TrainingPlan
@@ -134,8 +135,8 @@ class Trainer:
                 yield event
 
     def advance(self) -> TrainEvent | None:
-        """Compute one row, or do what comes between two, and return what there is to tell. Nothing while paused or
-        finished. Errors of `run`."""
+        """Compute one row, or do a part of what comes between two, and return what there is to tell. Nothing while
+        paused or finished. Errors of `run`."""
         if self.is_finished or self.is_paused:
             return None
         try:
@@ -178,21 +179,22 @@ class Trainer:
             is_best = done.is_best
             yield done
         if is_last or is_best or step % config.save_every == 0:
-            yield self._save()
+            yield (yield from self._save())
 
-    def _save(self) -> Saved:
+    def _save(self) -> Generator[None, None, Saved]:
+        """Others have the model while it is written; the run waits."""
         run, step = self._run, self._run.record.step
         if not self._peers.is_first:
             return Saved(step, self._folder.checkpoint(step))
         try:
-            path = self._folder.save(step, run.save_into)
+            path = yield from aside(lambda: self._folder.save(step, run.save_into))
         except (OSError, SafetensorError) as error:
             raise TrainingError(f"the checkpoint of step {step} cannot be written ({_reason(error)})") from error
         best = run.record.best
         self._folder.prune(self._config.keep, None if best is None else best[0])
         return Saved(step, path)
 
-    def _end(self, reason: FinishReason) -> Iterator[TrainEvent]:
+    def _end(self, reason: FinishReason) -> Iterator[TrainEvent | None]:
         run, record = self._run, self._run.record
         if not self._peers.is_first:
             yield self._finished(reason, None)
@@ -205,7 +207,7 @@ class Trainer:
             yield self._finished(reason, None)
             return
         if record.step not in self._folder.steps():
-            yield self._save()
+            yield (yield from self._save())
         if reason == "parked":
             yield self._finished(reason, None)
             return
@@ -214,7 +216,7 @@ class Trainer:
             record.from_step = record.best[0]
             run.load_weights(self._folder.checkpoint(record.from_step))
         try:
-            self._folder.finish(run.write_adapter)
+            yield from aside(lambda: self._folder.finish(run.write_adapter))
         except (OSError, SafetensorError) as error:
             raise TrainingError(f"the finished adapter cannot be written ({_reason(error)})") from error
         yield self._finished(reason, self._folder.output)
