@@ -65,6 +65,7 @@ class TestWithEngines:
         assert rows[0].keys() == {
             "pid", "state", "model", "dtype", "quantization", "device", "stage", "fraction", "error", "running",
             "waiting", "chats", "adapters", "memory_bytes", "gpu_bytes", "age_s", "log",
+            "training", "training_step", "training_steps",
         }  # fmt: skip
         assert (rows[0]["state"], rows[0]["running"], rows[0]["adapters"]) == ("ready", 1, ["pirate"])
         assert (rows[1]["state"], rows[1]["fraction"]) == ("loading", 0.0)
