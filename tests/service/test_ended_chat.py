@@ -107,6 +107,7 @@ def test_in_the_middle_of_an_answer(number: signal.Signals, runtime: Path) -> No
             assert code == 128 + number
             chat.sees("\x1b[?1049l")  # the terminal is as it was
             assert termios.tcgetattr(chat.slave) == chat.modes
+            assert b"Traceback" not in chat.said
     [answer] = answers()
     assert answer.split() == [str(count) for count in range(len(answer.split()))]
     no_engine_stays(runtime)

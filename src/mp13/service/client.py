@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from mp13.errors import Mp13Error, error_from_wire
 from mp13.mix import check_name
 from mp13.service.endpoint import Address
+from mp13.service.late_reads import pass_over
 from mp13.service.schema import (
     CHAT_HEADER,
     AdapterInfo,
@@ -78,6 +79,7 @@ class EngineClient:
     def __init__(self, address: Address, log: Path | None = None, hold: "Hold | None" = None) -> None:
         import httpx
 
+        pass_over()
         self.log = log  # where the process writes its diagnostics
         self.exit_code: Callable[[], int | None] | None = None  # of a process that this chat has started
         self._hold = hold

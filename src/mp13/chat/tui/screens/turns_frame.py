@@ -185,7 +185,9 @@ class TurnsFrame(Frame):
 
         blocks = code_blocks(answer_in(turn.text))
         if not blocks:
-            self.notify(f"There is no block of code in it; {key_label(self, 'turns.copy')} copies its text.")
+            self.notify(
+                f"There is no block of code in it; {key_label(self, 'turns.copy')} copies its text.", markup=False
+            )
             return
         before, place = self._copied
         place = (place + 1) % len(blocks) if before == turn.id else 0
@@ -231,7 +233,7 @@ class TurnsFrame(Frame):
     def _may_change(self) -> bool:
         if not self._is_settled:
             stop = key_label(self, "answer.stop")
-            self.notify(f"An answer is being written; {stop} stops it.", severity="warning")
+            self.notify(f"An answer is being written; {stop} stops it.", severity="warning", markup=False)
         return self._is_settled
 
     def _named(self, turn: Turn) -> str:
