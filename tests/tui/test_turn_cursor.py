@@ -281,9 +281,3 @@ class TestWhatElse:
             waits.set()
             await chat.rests()
             assert len(texts(chat)) == 6
-
-
-async def test_a_resumed_conversation_says_at_once_how_to_go_to_its_turns() -> None:
-    turns = (Turn("user", "What is the sea?", "base"), answer("Water.", "base"))
-    async with chatting(FakeSession(turns=turns), size=(120, 36)) as chat:
-        await chat.sees("Water.", "Alt+Up Turns")

@@ -169,7 +169,6 @@ class ConversationScreen(EntryFrame):
         if turns := session.turns:
             self._tell_cost(turns[-1])
             await self._transcript.show(self._path())
-            self.refresh_bindings()  # there are turns to go to
         self._tell(model=Path(session.settings.model).name)
         if session.not_kept:
             await self._keeping(session.not_kept)
