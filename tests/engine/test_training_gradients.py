@@ -176,7 +176,7 @@ class TestSharingTheModel:
         )  # fmt: skip
         loss, grad = busy.train(ROWS)
         assert loss == quiet[0] and torch.equal(grad, quiet[1])
-        assert answers == [alone] * (2 + 1 + 2)  # layers forward, one chunk of logits, layers back
+        assert answers == [alone] * (2 + 2 + 2)  # layers forward, the head unpacked, one chunk of logits, layers back
 
     def test_a_pass_that_is_broken_off_leaves_the_model_as_it_was(self, models: dict[str, Path]) -> None:
         base, turns = base_of(models["llama"]), []
@@ -197,7 +197,7 @@ class TestSharingTheModel:
         turns: list[int] = []
         ours = Ours(base_of(models["smollm"]), lambda: turns.append(1), targets=r".*layers\.2\..*")
         ours.train(ROWS)
-        assert len(turns) == 4 + 1 + 2  # of four layers, the last two have a way back
+        assert len(turns) == 4 + 2 + 2  # of four layers, the last two have a way back
 
 
 class TestModelsThatCannotBeTakenApart:

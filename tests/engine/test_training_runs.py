@@ -276,7 +276,7 @@ class TestControl:
 
         def stop_within_the_fourth_step() -> None:
             turns.append(1)
-            if len(turns) == 3 * 2 * 5 + 2:  # two rows a step, of five boundaries each
+            if len(turns) == 3 * 2 * 6 + 2:  # two rows a step, of six boundaries each
                 run.stop()
 
         run = trainer(base, tmp_path / "a", between=stop_within_the_fourth_step)

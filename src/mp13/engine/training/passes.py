@@ -85,6 +85,7 @@ class Passes:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         head = self._base.model.head_weight
         with nullcontext() if weight is None or head is None else head.unpacked():
+            self._yield()  # to unpack a head takes as long as a chunk
             return sum_of_losses(
                 hidden, row.targets, self._base.model.logits, self._rows_at_once, weight=weight, between=self._yield
             )
