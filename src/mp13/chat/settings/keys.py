@@ -19,6 +19,7 @@ SCOPES = {
     "adapters": "In the adapters panel",
     "comparison": "In a comparison",
     "diff": "In the heat map of a diff",
+    "training": "While an adapter is trained",
     "dialogs": "In dialogs",
     "app": "Always",
 }
@@ -127,6 +128,10 @@ _TABLE = (
     KeyAction("diff.next_turned", "down", "go to the next token that the other would not have said", "diff"),
     KeyAction("diff.previous_turned", "up", "go to the one before", "diff"),
     KeyAction("diff.leave", "escape", "back to the answer and the prompt", "diff"),
+    KeyAction("training.pause", "p", "pause, or go on", "training"),
+    KeyAction("training.stop", "s", "stop, and keep the adapter as it is", "training"),
+    KeyAction("training.cancel", "c", "pressed twice, cancel; nothing of it is kept", "training"),
+    KeyAction("training.leave", "escape", "back to the chat; it goes on", "training"),
     KeyAction("dialog.keep", "enter", "take what is marked or written", "dialogs"),
     KeyAction("dialog.close", "escape", "leave everything as it was", "dialogs"),
     KeyAction("dialog.up", "up", "mark the one above", "dialogs"),
