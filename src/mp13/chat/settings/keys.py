@@ -182,7 +182,7 @@ def _clashes(action: KeyAction, key: str, keys: Mapping[str, str]) -> Iterator[K
 
 def _overlap(one: str, other: str) -> bool:
     scopes = {one, other}
-    return len(scopes) == 1 or "app" in scopes or ("chat" in scopes and "dialogs" not in scopes)
+    return len(scopes) == 1 or "app" in scopes or ("chat" in scopes and not scopes & {"dialogs", "training"})
 
 
 def _split(keys: str) -> list[str]:
@@ -202,6 +202,6 @@ def _checked_key(id: str, key: str) -> str:
     if (same := _SAME_ON_A_TERMINAL.get("+".join([*modifiers, name]))) is not None:
         raise ConfigError(f"{written}: a terminal sends it as {same}; choose another key")
     types = not set(modifiers) - {"shift"} and (len(name) == 1 or name in ("space", "minus", "plus"))
-    if types and KEY_ACTIONS[id].scope not in ("adapters", "comparison", "turns"):
+    if types and KEY_ACTIONS[id].scope not in ("adapters", "comparison", "turns", "training"):
         raise ConfigError(f"{written}: it could not be typed any more; add ctrl or alt, or choose a function key")
     return "+".join([*(modifier for modifier in _MODIFIERS if modifier in modifiers), name])
