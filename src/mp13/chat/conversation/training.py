@@ -26,12 +26,17 @@ _ON = ("preparing", "running", "paused")
 
 
 class ChatTraining:
-    """`state` is None before the first run; it stays when a run is over. `news` are sentences for the reader."""
+    """`state` is None before the first run; it stays when a run is over. `sampling` is that of the chat now."""
 
-    def __init__(self, client: Callable[[], "EngineClient"], on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        client: Callable[[], "EngineClient"],
+        sampling: Callable[[], SamplingParams],
+        on_change: Callable[[], None],
+    ) -> None:
         self.state: TrainingState | None = None
         self._news: list[str] = []
-        self._client, self._on_change = client, on_change
+        self._client, self._sampling, self._on_change = client, sampling, on_change
         self._order: Order | None = None
         self._follower: asyncio.Task[None] | None = None
         self._answering: asyncio.Task[None] | None = None
@@ -172,7 +177,8 @@ class ChatTraining:
             self._on_change()
 
     async def _answer(self, prompt: str, mix: str) -> str:
-        how = SamplingParams(max_tokens=_ANSWER_TOKENS, temperature=0.0)
+        chosen = self._sampling()  # with the same seed each time, so that only the adapter makes a difference
+        how = replace(chosen, max_tokens=min(chosen.max_tokens, _ANSWER_TOKENS), min_tokens=0, seed=chosen.seed or 0)
         request = GenerateRequest(messages=(Message(role="user", content=prompt),), adapters=mix, sampling=how)
         async with aclosing(self._client().generate(request)) as events:
             async for event in events:
