@@ -15,6 +15,7 @@ from mp13.chat.conversation.replay import Replay
 from mp13.chat.conversation.room import Room
 from mp13.chat.conversation.session import ChatSession
 from mp13.chat.conversation.store import ConversationStore
+from mp13.chat.conversation.training import ChatTraining
 from mp13.chat.conversation.tree import Conversation
 from mp13.chat.conversation.turn import AnswerDone, EngineReady, SessionEvent, TextDelta, Turn
 from mp13.chat.settings.schema import Settings
@@ -22,6 +23,7 @@ from mp13.errors import AdapterError
 from mp13.library.adapters import AdapterOnDisk
 from mp13.mix import parse_mix
 from mp13.service.schema import AdapterInfo, CountReport, EngineInfo, Metrics
+from tests.fakes.fake_training import FakeTrainingClient
 
 ENGINE = EngineInfo(
     model="/data/models/smollm2-135m-instruct",
@@ -139,6 +141,9 @@ class FakeSession(ChatSession):
         self.closed = False
         self._asking = FakeAsking(self, list(answers) or [["Hello."]])  # type: ignore[assignment]
         self._load = load
+        client = FakeTrainingClient()
+        self.trainer = client.training
+        self.training = ChatTraining(lambda: client, lambda: self.settings.sampling(), self._changed)  # type: ignore[arg-type,return-value]
         for turn in turns:
             parent = self.turns[-1].id if self.turns else None
             self._conversation.ask(replace(turn, parent_id=parent, created_at=time.time()))  # just now

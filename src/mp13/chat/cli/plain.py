@@ -107,6 +107,8 @@ class PlainChat:
 
     async def _serve(self, line: str) -> bool:
         self._printer.remark(self._session.remarks)
+        for sentence in self._session.training.take_news():
+            _say(sentence)
         if not is_command(line):
             await self._answer(Ask(prompt_of(line)))
             return False

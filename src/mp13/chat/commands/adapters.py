@@ -71,7 +71,9 @@ async def _reload(session: "ChatSession", argument: str) -> CommandResult:
 
 
 def _mix_names(session: "ChatSession") -> list[str]:
-    return ["base", *(adapter.name for adapter in session.available_adapters() if adapter.unfit is None)]
+    known = ["base", *(adapter.name for adapter in session.available_adapters() if adapter.unfit is None)]
+    run = session.training.state
+    return [*known, f"{run.name}@latest", *run.versions] if run is not None and run.versions else known
 
 
 def _verbs(session: "ChatSession") -> list[str]:

@@ -14,6 +14,7 @@ from mp13.chat.commands.everyday import EVERYDAY_COMMANDS
 from mp13.chat.commands.history import HISTORY_COMMANDS
 from mp13.chat.commands.mixes import MIX_COMMANDS
 from mp13.chat.commands.setups import SETUP_COMMANDS
+from mp13.chat.commands.training import TRAINING_COMMANDS
 from mp13.chat.commands.tree import TREE_COMMANDS
 from mp13.chat.conversation.turn import CommandResult
 from mp13.errors import ConfigError
@@ -76,6 +77,7 @@ COMMANDS = {
     for command in (
         *ADAPTER_COMMANDS,
         *MIX_COMMANDS,
+        *TRAINING_COMMANDS,
         *TREE_COMMANDS,
         *CHAT_COMMANDS,
         *SETUP_COMMANDS,

@@ -17,6 +17,7 @@ from mp13.engine.adapters.folder_stamp import FolderStamp, folder_stamp
 from mp13.errors import AdapterError, Mp13Error, error_from_wire
 from mp13.library.adapters import AdapterOnDisk, find_adapter, list_adapters
 from mp13.library.starter import install_starter, starter_ready
+from mp13.mix import version_of
 from mp13.service.schema import (
     AdapterInfo,
     AdaptersEvent,
@@ -145,13 +146,15 @@ class EngineConnection:
             await client.close()
 
     async def load(self, names: Sequence[str], folders: Sequence[Path], fresh: bool) -> None:
-        """See that the engine has every one of `names`; with `fresh`, as it is on disk now.
+        """See that the engine has every one of `names`; with `fresh`, as it is on disk now. A version of what is
+        being trained is in the engine alone.
 
         Raises:
             AdapterError: there is no such adapter, or it does not fit.
             EngineGone: there is no engine.
         """
-        wanted = [name for name in names if fresh or not self._holds(name)]
+        on_disk = [name for name in names if not self._is_version(name)]
+        wanted = [name for name in on_disk if fresh or not self._holds(name)]
         for adapter in find_adapters(wanted, folders) if wanted else ():
             name, stamp = adapter.name, folder_stamp(adapter.path)
             if self._holds(name) and self._placed[name][:2] == (adapter.path, stamp):
@@ -164,6 +167,16 @@ class EngineConnection:
         """The adapters that this chat has loaded and whose folders are not as they were then."""
         placed = [(name, *known) for name, known in self._placed.items() if self._holds(name)]
         return [name for name, path, stamp, _ in placed if folder_stamp(path) != stamp]
+
+    def _is_version(self, name: str) -> bool:
+        """Raises AdapterError where it is one that the engine has not, or no more."""
+        if (wanted := version_of(name)) is None:
+            return False
+        versions = [v for v in (version_of(a.name) for a in self.adapters) if v is not None and v[0] == wanted[0]]
+        if wanted not in versions and not (versions and wanted[1] is None):
+            there = ", ".join(f"{version[0]}@{version[1]}" for version in versions) or "none"
+            raise AdapterError(f"there is no {name!r} in the engine; versions of {wanted[0]} that are there: {there}")
+        return True
 
     def _holds(self, name: str) -> bool:
         """Whether `name` in the engine is still what we loaded: another chat of this engine may have replaced it."""

@@ -267,6 +267,7 @@ class ChatSession(SessionPath):
     async def close(self) -> None:
         """Let the engine go (it ends with its last chat) and close the store."""
         await self._idle.stop()
+        await self.training.close()
         await self._connection.close()
         self._conversation.keeper.flush()
         if self._store is not None:

@@ -11,6 +11,7 @@ from mp13.chat.conversation.idle import IdleWork
 from mp13.chat.conversation.remarks import Remark, remarks_on
 from mp13.chat.conversation.report import Report, details_of
 from mp13.chat.conversation.store import ConversationStore
+from mp13.chat.conversation.training import ChatTraining
 from mp13.chat.conversation.tree import Conversation
 from mp13.chat.conversation.turn import Turn
 from mp13.chat.settings.schema import Settings
@@ -42,6 +43,7 @@ class SessionView:
         self._told_of_keeping: str | None = None
         self._is_answering = False
         self._idle = IdleWork()
+        self.training = ChatTraining(lambda: self._connection.client, lambda: self.settings.sampling(), self._changed)
 
     @property
     def store(self) -> ConversationStore | None:

@@ -19,6 +19,7 @@ SCOPES = {
     "adapters": "In the adapters panel",
     "comparison": "In a comparison",
     "diff": "In the heat map of a diff",
+    "training": "While an adapter is trained",
     "dialogs": "In dialogs",
     "app": "Always",
 }
@@ -127,6 +128,10 @@ _TABLE = (
     KeyAction("diff.next_turned", "down", "go to the next token that the other would not have said", "diff"),
     KeyAction("diff.previous_turned", "up", "go to the one before", "diff"),
     KeyAction("diff.leave", "escape", "back to the answer and the prompt", "diff"),
+    KeyAction("training.pause", "p", "pause, or go on", "training"),
+    KeyAction("training.stop", "s", "stop, and keep the adapter as it is", "training"),
+    KeyAction("training.cancel", "c", "pressed twice, cancel; nothing of it is kept", "training"),
+    KeyAction("training.leave", "escape", "back to the chat; it goes on", "training"),
     KeyAction("dialog.keep", "enter", "take what is marked or written", "dialogs"),
     KeyAction("dialog.close", "escape", "leave everything as it was", "dialogs"),
     KeyAction("dialog.up", "up", "mark the one above", "dialogs"),
@@ -177,7 +182,7 @@ def _clashes(action: KeyAction, key: str, keys: Mapping[str, str]) -> Iterator[K
 
 def _overlap(one: str, other: str) -> bool:
     scopes = {one, other}
-    return len(scopes) == 1 or "app" in scopes or ("chat" in scopes and "dialogs" not in scopes)
+    return len(scopes) == 1 or "app" in scopes or ("chat" in scopes and not scopes & {"dialogs", "training"})
 
 
 def _split(keys: str) -> list[str]:
@@ -197,6 +202,6 @@ def _checked_key(id: str, key: str) -> str:
     if (same := _SAME_ON_A_TERMINAL.get("+".join([*modifiers, name]))) is not None:
         raise ConfigError(f"{written}: a terminal sends it as {same}; choose another key")
     types = not set(modifiers) - {"shift"} and (len(name) == 1 or name in ("space", "minus", "plus"))
-    if types and KEY_ACTIONS[id].scope not in ("adapters", "comparison", "turns"):
+    if types and KEY_ACTIONS[id].scope not in ("adapters", "comparison", "turns", "training"):
         raise ConfigError(f"{written}: it could not be typed any more; add ctrl or alt, or choose a function key")
     return "+".join([*(modifier for modifier in _MODIFIERS if modifier in modifiers), name])

@@ -40,9 +40,21 @@ class Dialogs:
             self._screen.app.push_screen(SamplingScreen(session.settings, session.given), self._submit)
         elif word == "/model":
             self._screen.run_worker(self._open_models(session.settings.model), exclusive=True, group="models")
+        elif word == "/train":
+            self._open_training(session)
         else:
             return False
         return True
+
+    def _open_training(self, session: ChatSession) -> None:
+        """How it goes, else what to train."""
+        from mp13.chat.tui.screens.train_form import TrainScreen
+        from mp13.chat.tui.screens.training import TrainingScreen
+
+        if session.training.is_on:
+            self._screen.app.push_screen(TrainingScreen(session))
+        else:
+            self._screen.app.push_screen(TrainScreen(), self._submit)
 
     async def _open_models(self, now: str) -> None:
         from mp13.chat.commands.setups import models_here

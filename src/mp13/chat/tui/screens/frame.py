@@ -30,10 +30,12 @@ from mp13.chat.tui.widgets.reasoning import toggle_all
 from mp13.chat.tui.widgets.regions import Regions
 from mp13.chat.tui.widgets.status import StatusLine
 from mp13.chat.tui.widgets.turn_cursor import TurnCursor
+from mp13.chat.tui.widgets.turns import Notice
 from mp13.mix import BASE
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
+    from mp13.chat.conversation.training import ChatTraining
     from mp13.chat.conversation.turn import Turn
     from mp13.chat.settings.schema import Settings
 
@@ -131,6 +133,14 @@ class Frame(Screen[None]):
             outlook = self._watch.look(self._session)
             self._tell(warmth=outlook.warmth, pinned=self._session.pin is not None)
             self._regions.adapters.tell(outlook, self._is_settled)
+            self._tell_training(self._session.training)
+
+    def _tell_training(self, training: ChatTraining) -> None:
+        state = training.state
+        self._tell(training=state.short if state is not None and training.is_on else "")
+        for sentence in training.take_news():
+            has_failed = state is not None and state.phase == "failed"
+            self.run_worker(self._transcript.add(Notice(sentence, "error" if has_failed else "info")))
 
     def _look(self) -> None:
         """See what has become of adapters and conversations."""

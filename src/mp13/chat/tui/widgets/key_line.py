@@ -18,6 +18,7 @@ from mp13.chat.tui.widgets.rows import MUTED
 
 _NEAREST = (
     "dialogs",
+    "training",
     "comparison",
     "diff",
     "turns",

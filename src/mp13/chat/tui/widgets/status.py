@@ -29,6 +29,7 @@ class Status:
     fraction: float | None = None  # of loading, 0 to 1; None where no length is known
     problem: str = ""
     busy: str = ""  # what the engine does, if anything
+    training: str = ""  # how far an adapter is that is being trained
     is_kept: bool = True  # on disk
     tokens_per_s: float | None = None
     cached_tokens: int | None = None
@@ -81,7 +82,8 @@ def _right(status: Status) -> list[_Part]:
     if status.loading is not None:
         progress = [] if status.fraction is None else [_part(_bar(status.fraction), 8, "$accent")]
         return [_part(status.loading, 3), *progress]
-    parts = [_part(status.busy, 6, "$accent")] if status.busy else []
+    parts = [_part(status.training, 7, "$accent")] if status.training else []
+    parts += [_part(status.busy, 6, "$accent")] if status.busy else []
     if status.tokens_per_s is not None:
         from mp13.chat.conversation.badge import speed
 

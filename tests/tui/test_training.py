@@ -1,0 +1,155 @@
+"""Training from the chat's screen: the form, the live screen and its keys, the status line, what is told at the end."""
+
+import json
+from pathlib import Path
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+
+from mp13.chat.tui.screens.train_form import TrainScreen
+from mp13.chat.tui.screens.training import TrainingScreen
+from mp13.service.client import EngineGone
+from tests.fakes.fake_session import FakeSession
+from tests.fakes.fake_training import evaluated, finished, planned, published, step
+from tests.tui.conftest import Chat, chatting
+
+pytestmark = pytest.mark.usefixtures("still")
+SIZES = [(80, 24), (120, 36)]
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A file in the folder that the chat stands in."""
+    monkeypatch.setenv("MP13_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    rows = [("What is tea?", "Very good, sir. Tea is a leaf."), ("Who are you?", "Your butler, sir.")]
+    lines = [json.dumps({"instruction": question, "output": answer}) + "\n" for question, answer in rows]
+    Path("butler.jsonl").write_text("".join(lines))
+    return "butler.jsonl"
+
+
+async def _watched(chat: Chat, data: str) -> None:
+    """The live screen over a run of twelve steps."""
+    assert isinstance(chat.session, FakeSession)
+    await chat.say(f"/train {data}")
+    losses = [3.2, 2.9, 2.7, 2.8, 2.2, 1.9, 2.0, 1.6, 1.3, 1.35, 1.1, 1.0]
+    chat.session.trainer.tell(planned(), *(step(n, loss) for n, loss in enumerate(losses, start=1)))
+    chat.session.trainer.tell(evaluated(4, 2.9), evaluated(8, 2.1), evaluated(12, 1.7), published(12))
+    await chat.sees("training butler 12/40 · loss 1.00")
+    await chat.send("/train")
+    await chat.until(lambda: isinstance(chat.app.screen, TrainingScreen))
+    await chat.sees("butler@12")
+
+
+async def test_the_status_line_tells_how_far_it_is(data: str) -> None:
+    session = FakeSession()
+    async with chatting(session) as chat:
+        await chat.say(f"/train {data}")
+        session.trainer.tell(planned(), step(3, 1.234))
+        await chat.until(lambda: "training butler 3/40 · loss 1.23" in chat.status)
+        session.trainer.tell(finished())
+        await chat.until(lambda: "training" not in chat.status)
+        await chat.sees("/adapter butler")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_live_screen_shows_curves_speed_and_answers(
+    data: str, size: tuple[int, int], picture: SnapshotAssertion
+) -> None:
+    async with chatting(FakeSession(), size) as chat:
+        await _watched(chat, data)
+        await chat.sees("step 12 of 40", "loss 1.0000", "200 tok/s", "1.2 GB", "14 s left", "eval loss")
+        await chat.sees("base answers What is tea?", "butler@latest answers")
+        assert await chat.still() == picture
+
+
+async def test_p_pauses_and_goes_on(data: str) -> None:
+    session = FakeSession()
+    async with chatting(session) as chat:
+        await _watched(chat, data)
+        await chat.press("p")
+        await chat.sees("paused, step 12", "P go on")
+        await chat.press("p")
+        await chat.sees("running, step 12")
+        assert session.trainer.verbs == ["pause", "resume"]
+
+
+async def test_s_stops_and_keeps(data: str) -> None:
+    session = FakeSession()
+    async with chatting(session) as chat:
+        await _watched(chat, data)
+        await chat.press("s")
+        await chat.sees("was stopped at step 40")
+        assert session.trainer.verbs == ["stop"]
+
+
+async def test_c_asks_once_and_then_cancels(data: str) -> None:
+    session = FakeSession()
+    async with chatting(session) as chat:
+        await _watched(chat, data)
+        await chat.press("c")
+        await chat.sees("again cancels it")
+        assert session.trainer.verbs == []
+        await chat.press("c")
+        await chat.sees("nothing of it is kept")
+        assert session.trainer.verbs == ["cancel"]
+
+
+async def test_escape_goes_back_to_the_chat_and_the_run_goes_on(data: str) -> None:
+    session = FakeSession(["Hello."])
+    async with chatting(session) as chat:
+        await _watched(chat, data)
+        await chat.press("escape")
+        await chat.until(lambda: chat.app.screen is chat.conversation)
+        await chat.say("Hi")
+        await chat.sees("Hello.")
+        assert session.trainer.verbs == [] and session.training.is_on
+
+
+async def test_an_engine_that_dies_is_told_and_the_chat_goes_on(data: str) -> None:
+    session = FakeSession(["Hello."])
+    async with chatting(session) as chat:
+        await chat.say(f"/train {data}")
+        session.trainer.tell(planned(), EngineGone("the engine was killed"))
+        await chat.sees("broke off", "the engine was killed")
+        await chat.say("Hi")
+        await chat.sees("Hello.")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_form_shows_what_is_learned(data: str, size: tuple[int, int], picture: SnapshotAssertion) -> None:
+    async with chatting(FakeSession(), size) as chat:
+        await chat.send("/train")
+        await chat.until(lambda: isinstance(chat.app.screen, TrainScreen))
+        await chat.press(*data)
+        await chat.sees("What is tea?", "Tea is a leaf.")
+        assert await chat.still() == picture
+
+
+async def test_the_form_says_at_the_field_what_is_wrong(data: str) -> None:
+    async with chatting(FakeSession(), (120, 36)) as chat:
+        await chat.send("/train")
+        await chat.until(lambda: isinstance(chat.app.screen, TrainScreen))
+        await chat.press("down", "down", "down", "0")
+        await chat.sees("give a whole number from 1 to 4096")
+
+
+async def test_the_form_starts_the_run(data: str) -> None:
+    session = FakeSession()
+    async with chatting(session) as chat:
+        await chat.send("/train")
+        await chat.until(lambda: isinstance(chat.app.screen, TrainScreen))
+        await chat.press(*data, "down", *"jeeves", "down", "down", "4", "enter")
+        await chat.until(lambda: session.trainer.requests)
+        assert session.trainer.requests[0].name == "jeeves"
+        assert session.trainer.requests[0].settings == {"rank": 4}
+
+
+async def test_the_form_completes_a_path_and_stays_without_data(data: str) -> None:
+    async with chatting(FakeSession()) as chat:
+        await chat.send("/train")
+        await chat.until(lambda: isinstance(chat.app.screen, TrainScreen))
+        await chat.press("enter")
+        await chat.sees("is needed")
+        await chat.press(*"but")
+        await chat.sees("butler.jsonl")
