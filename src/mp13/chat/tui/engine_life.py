@@ -30,7 +30,8 @@ class EngineLife:
             return {"problem": problem(state.error) if isinstance(state.error, OutOfMemory) else ended, "busy": ""}
         if state.phase == "ready":
             self._was_lost = False
-        return {"busy": _busy(state) if state.phase == "ready" else ""}
+            return {"busy": _busy(state), "problem": ""}  # whatever brought it up
+        return {"busy": ""}
 
     def is_another(self, model: str) -> bool:
         """Whether the engine that is ready has a `model` other than the one before it."""
