@@ -5,6 +5,7 @@ What is stored in it is store.py's.
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -43,7 +44,7 @@ class StoreFile:
             # its users are careful to call from one thread at once, not always the same
             self._db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
             try:
-                self._db.execute("PRAGMA journal_mode = WAL")
+                self._into_wal()
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._db.execute("PRAGMA foreign_keys = ON")
                 self._db.execute("PRAGMA secure_delete = ON")
@@ -52,6 +53,18 @@ class StoreFile:
             except BaseException:
                 self._db.close()
                 raise
+
+    def _into_wal(self) -> None:
+        """Of two first chats at once, SQLite refuses one without waiting for the other."""
+        deadline = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def __enter__(self) -> Self:
         return self
