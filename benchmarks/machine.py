@@ -16,7 +16,7 @@ import mp13
 def environment() -> dict[str, str]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *(_without_folder(word) for word in sys.argv)]),
         "processor": f"{_processor()}, {os.cpu_count()} CPUs, torch uses {torch.backends.cpu.get_cpu_capability()}",
         **({"GPU": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "threads": str(torch.get_num_threads()),
@@ -26,6 +26,11 @@ def environment() -> dict[str, str]:
             + [f"{package} {version(package)}" for package in ("torch", "transformers", "peft")]
         ),
     }
+
+
+def _without_folder(word: str) -> str:
+    """Where something lies on this machine says nothing to others."""
+    return Path(word).name if Path(word).is_absolute() else word
 
 
 def _processor() -> str:
