@@ -1,8 +1,6 @@
 """Conversations for elsewhere: Markdown for people, JSON of our own for keeping, JSONL for training."""
 
-import os
 import re
-import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,6 +15,7 @@ from mp13.chat.text import one_line
 from mp13.engine.training.sample import Sample
 from mp13.errors import ConfigError
 from mp13.library.data.writing import write_messages
+from mp13.library.whole_file import whole_file
 
 ExportFormat = Literal["md", "json", "jsonl"]
 FORMATS: dict[str, ExportFormat] = {"md": "md", "markdown": "md", "json": "json", "jsonl": "jsonl"}
@@ -127,19 +126,5 @@ def markdown(one: WholeConversation) -> str:
 
 def write_text(out: Path, text: str, *, replace: bool) -> None:
     """All of it or nothing, for its owner alone."""
-    if not replace and (out.exists() or out.is_symlink()):
-        raise ConfigError(f"{out} exists; give --force to replace it, or another name")
-    try:
-        with tempfile.NamedTemporaryFile("wb", dir=out.parent, prefix=".mp13-", delete=False) as file:
-            part = Path(file.name)
-            try:
-                file.write(text.encode("utf-8", "replace"))
-                file.flush()
-                os.fsync(file.fileno())
-                file.close()
-                part.replace(out)
-            finally:
-                file.close()
-                part.unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written ({error.strerror or error}); choose another place") from None
+    with whole_file(out, replace=replace) as file:
+        file.write(text.encode("utf-8", "replace"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -46,8 +48,9 @@ class Form(ModalScreen[str | None]):
     TITLE_TEXT = ""
     WORDS = {"keep": "keep", "close": "close"}
 
+    @abstractmethod
     def fields(self) -> list[FormField]:
-        raise NotImplementedError
+        """In the order in which they stand."""
 
     def compose(self) -> ComposeResult:
         self._fields = self.fields()
@@ -71,5 +74,6 @@ class Form(ModalScreen[str | None]):
     def _submitted(self) -> None:
         self.keep()
 
+    @abstractmethod
     def keep(self) -> None:
-        raise NotImplementedError
+        """Close with the command, or say what is wrong."""
