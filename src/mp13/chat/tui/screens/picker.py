@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from textual import on
-from textual.app import ComposeResult
-from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import Input
 from textual.widgets.option_list import Option
 
 from mp13.chat.text import printable
-from mp13.chat.tui.keymap import bind, hints
+from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.palette import voice
+from mp13.chat.tui.screens.choosing import Choosing
 from mp13.errors import MixError
 from mp13.mix import BASE, parse_mix
 
@@ -28,16 +25,14 @@ class Choice:
     unfit: str = ""
 
 
-class AdapterPicker(ModalScreen[str | None]):
+class AdapterPicker(Choosing[str | None]):
     """Gives the chosen mix, or None. `mix` is the one that answers now."""
 
-    BINDINGS = [
-        bind("dialog.keep", "keep", "Choose", priority=True),
-        bind("dialog.close", "dismiss(None)", "Close"),
-        bind("dialog.up", "move(-1)", priority=True),
-        bind("dialog.down", "move(1)", priority=True),
-        bind("dialog.complete", "complete", priority=True),
-    ]
+    BINDINGS = [bind("dialog.complete", "complete", priority=True)]
+    ID = "picker"
+    QUESTION = "Who answers next?"
+    PLACEHOLDER = "filter, or a mix such as a:0.5+b:0.5"
+    WORDS = {"keep": "choose", "complete": "complete", "close": "close"}
 
     def __init__(self, choices: list[Choice], mix: str) -> None:
         super().__init__()
@@ -45,33 +40,16 @@ class AdapterPicker(ModalScreen[str | None]):
         self._shown: list[Choice] = []
         self._mix = mix
 
-    def compose(self) -> ComposeResult:
-        with Vertical(id="picker", classes="dialog") as dialog:
-            dialog.border_title = "Who answers next?"
-            dialog.border_subtitle = hints(self, keep="choose", complete="complete", close="close")
-            field = Input(placeholder="filter, or a mix such as a:0.5+b:0.5", compact=True)
-            field.cursor_blink = False
-            yield field
-            yield OptionList(markup=False, compact=True)
-            yield Static(markup=False, classes="problem")
-
     def on_mount(self) -> None:
-        self.query_one(OptionList).can_focus = False
-        self._filter("")
+        super().on_mount()
         current = [index for index, choice in enumerate(self._shown) if choice.name == self._mix]
-        self.query_one(OptionList).highlighted = current[0] if current else 0
+        self.options.highlighted = current[0] if current else 0
 
-    @on(Input.Changed)
-    def _typed(self, event: Input.Changed) -> None:
-        self._complain("")
-        self._filter(_last_name(event.value))
-
-    def _filter(self, text: str) -> None:
-        self._shown = [choice for choice in self._choices if text.lower() in choice.name.lower()]
-        options = self.query_one(OptionList)
-        options.clear_options()
-        options.add_options(Option(self._row(choice), disabled=bool(choice.unfit)) for choice in self._shown)
-        options.action_first()
+    def look(self, text: str) -> None:
+        name = _last_name(text)
+        self._shown = [choice for choice in self._choices if name.lower() in choice.name.lower()]
+        self.options.set_options(Option(self._row(choice), disabled=bool(choice.unfit)) for choice in self._shown)
+        self.options.action_first()
 
     def _row(self, choice: Choice) -> Content:
         colour = "$voice-base" if choice.name == BASE else f"${voice(choice.name)}"
@@ -86,18 +64,9 @@ class AdapterPicker(ModalScreen[str | None]):
     def _mix_names(self) -> tuple[str, ...]:
         return parse_mix(self._mix).names or (BASE,)
 
-    def _complain(self, sentence: str) -> None:
-        problem = self.query_one(".problem", Static)
-        problem.update(Content(printable(sentence)))
-        problem.display = bool(sentence)
-
     def _marked(self) -> Choice | None:
-        index = self.query_one(OptionList).highlighted
+        index = self.options.highlighted
         return None if index is None else self._shown[index]
-
-    def action_move(self, step: int) -> None:
-        options = self.query_one(OptionList)
-        options.action_cursor_up() if step < 0 else options.action_cursor_down()
 
     def action_complete(self) -> None:
         """Finish the name being typed, so that a mix can go on behind it."""
@@ -106,12 +75,11 @@ class AdapterPicker(ModalScreen[str | None]):
             field.value = field.value.rpartition("+")[0] + ("+" if "+" in field.value else "") + marked.name
             field.cursor_position = len(field.value)
 
-    @on(OptionList.OptionSelected)
-    def _clicked(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(self._shown[event.option_index].name)
+    def take(self, row: int) -> None:
+        self.dismiss(self._shown[row].name)
 
-    def action_keep(self) -> None:
-        text, marked = self.query_one(Input).value.strip(), self._marked()
+    def enter(self) -> None:
+        text, marked = self.typed, self._marked()
         if marked is not None and not {"+", ":"} & set(text):
             self.dismiss(marked.name)
             return
@@ -120,7 +88,7 @@ class AdapterPicker(ModalScreen[str | None]):
             self._check(mix.names)
             self.dismiss(str(mix))
         except MixError as error:
-            self._complain(str(error))
+            self.tell(str(error))
 
     def _check(self, names: tuple[str, ...]) -> None:
         known = {choice.name: choice for choice in self._choices}

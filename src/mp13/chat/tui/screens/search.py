@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from textual import on
-from textual.app import ComposeResult
-from textual.containers import Vertical
-from textual.content import Content
-from textual.screen import ModalScreen
 from textual.timer import Timer
-from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from mp13.chat.text import printable
-from mp13.chat.tui.keymap import bind, hints
+from mp13.chat.tui.screens.choosing import Choosing
 from mp13.chat.tui.widgets.conversation_rows import found_row
 from mp13.errors import Mp13Error
 
@@ -26,15 +19,13 @@ LIMIT = 100  # turns that are listed
 _AFTER_S = 0.12  # without a key
 
 
-class SearchScreen(ModalScreen["Found | None"]):
+class SearchScreen(Choosing["Found | None"]):
     """Gives the turn that was chosen. `present` is the conversation that is on the screen."""
 
-    BINDINGS = [
-        bind("dialog.keep", "keep", "Open", priority=True),
-        bind("dialog.close", "dismiss(None)", "Close"),
-        bind("dialog.up", "move(-1)", priority=True),
-        bind("dialog.down", "move(1)", priority=True),
-    ]
+    ID = "search"
+    QUESTION = "Search all conversations"
+    PLACEHOLDER = "words, or how they begin"
+    WORDS = {"keep": "open", "close": "close"}
 
     def __init__(self, store: ConversationStore, present: str) -> None:
         super().__init__()
@@ -43,55 +34,35 @@ class SearchScreen(ModalScreen["Found | None"]):
         self._found: list[Found] = []
         self._pause: Timer | None = None
 
-    def compose(self) -> ComposeResult:
-        with Vertical(id="search", classes="dialog") as dialog:
-            dialog.border_title = "Search all conversations"
-            dialog.border_subtitle = hints(self, keep="open", close="close")
-            field = Input(placeholder="words, or how they begin", compact=True)
-            field.cursor_blink = False
-            yield field
-            yield OptionList(markup=False, compact=True)
-            yield Static(markup=False, classes="note")
-
     def on_mount(self) -> None:
-        self.query_one(OptionList).can_focus = False
-        self._look()
+        super().on_mount()
+        self._search()
 
-    @on(Input.Changed)
-    def _typed(self) -> None:
+    def look(self, text: str) -> None:
+        """Once no more is typed for a moment."""
         if self._pause is not None:
             self._pause.stop()
-        self._pause = self.set_timer(_AFTER_S, self._look)
+        self._pause = self.set_timer(_AFTER_S, self._search)
 
-    def _look(self) -> None:
-        """Draw what is found now."""
+    def _search(self) -> None:
         if self._pause is not None:
             self._pause.stop()
             self._pause = None
-        text = self.query_one(Input).value.strip()
         try:
-            self._found = self._store.search(text, LIMIT)
-            note = "Nothing found." if text and not self._found else ""
+            self._found = self._store.search(self.typed, LIMIT)
+            self.tell("Nothing found." if self.typed and not self._found else "")
         except Mp13Error as error:
-            self._found, note = [], printable(str(error))
-        options = self.query_one(OptionList)
-        width = max(options.scrollable_content_region.width, 12)
+            self._found = []
+            self.tell(str(error))
+        width = max(self.options.scrollable_content_region.width, 12)
         rows = [found_row(found, found.conversation_id == self._present, width) for found in self._found]
-        options.set_options(Option(row) for row in rows)
-        options.highlighted = 0 if self._found else None
-        self.query_one(".note", Static).update(Content(note))
+        self.options.set_options(Option(row) for row in rows)
+        self.options.highlighted = 0 if self._found else None
 
-    def action_move(self, step: int) -> None:
-        options = self.query_one(OptionList)
-        options.action_cursor_up() if step < 0 else options.action_cursor_down()
+    def take(self, row: int) -> None:
+        self.dismiss(self._found[row])
 
-    def action_keep(self) -> None:
+    def enter(self) -> None:
         if self._pause is not None:  # a fast typist means what is in the field
-            self._look()
-        index = self.query_one(OptionList).highlighted
-        if index is not None:
-            self.dismiss(self._found[index])
-
-    @on(OptionList.OptionSelected)
-    def _clicked(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(self._found[event.option_index])
+            self._search()
+        super().enter()
