@@ -1,7 +1,6 @@
 """The chat on a terminal that does not exist: a pilot at its keys, what it shows as text, and its picture."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -21,6 +20,7 @@ from mp13.chat.tui.widgets.status import StatusLine
 from mp13.chat.tui.widgets.transcript import Transcript
 from mp13.chat.wizard import step
 from tests.fakes.fake_session import FakeSession
+from tests.tui.pictures import picture_at_rest, picture_of
 
 PATIENCE = 1000  # looks at the screen, 10 ms apart, before a test gives up
 
@@ -87,17 +87,10 @@ class Chat:
 
     async def still(self) -> str:
         """The picture when everything has come to rest."""
-        before = ""
-        for _ in range(PATIENCE):
-            await self.pilot.pause(0.05)
-            if (now := self.picture()) == before:
-                return now
-            before = now
-        pytest.fail(f"it never comes to rest; the screen shows\n{self.shown()}")
+        return await picture_at_rest(self.pilot)
 
     def picture(self) -> str:
-        """The screen as SVG, without the ids that differ from run to run."""
-        return re.sub(r"terminal-\d+", "terminal", self.app.export_screenshot())
+        return picture_of(self.app)
 
 
 @asynccontextmanager

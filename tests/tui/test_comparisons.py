@@ -46,7 +46,7 @@ class TestComparing:
                 "● pirate · 38 tok/s · 120 cached",
             ]
             assert "/compare" not in chat.shown(chat.transcript)
-            assert chat.picture() == picture
+            assert await chat.still() == picture
 
     async def test_the_last_prompt_is_answered_again(self) -> None:
         async with chatting(FakeSession(["first"], ["again"])) as chat:
@@ -145,7 +145,7 @@ class TestDiff:
             await chat.say("/diff")
             await chat.sees("mean KL 2.48 nats", "50% of 4 tokens turned")
             assert chat.shown().count("Arr, the sea [/] is deep.") == 1  # in place of the answer
-            assert chat.picture() == picture
+            assert await chat.still() == picture
 
     async def test_a_cursor_tells_what_the_other_would_have_said(self) -> None:
         async with taken_apart() as chat:

@@ -40,11 +40,11 @@ class TestSteps:
     async def test_machine(self, size: tuple[int, int], picture: SnapshotAssertion) -> None:
         async with sitting(on(ON_CARD), size=size) as reader:
             await reader.sees("torch 2.13.0")
-            assert reader.picture() == picture
+            assert await reader.still() == picture
 
     async def test_model(self, size: tuple[int, int], picture: SnapshotAssertion) -> None:
         async with sitting(on(ON_CARD), at="Model", size=size) as reader:
-            assert reader.picture() == picture
+            assert await reader.still() == picture
 
     async def test_memory(self, size: tuple[int, int], picture: SnapshotAssertion) -> None:
         """A model of 8 billion parameters on a laptop: some of it fits."""
@@ -53,64 +53,64 @@ class TestSteps:
             await reader.go("Memory")
             await reader.press("down", "down", "left")
             await reader.sees("Does not fit")
-            assert reader.picture() == picture
+            assert await reader.still() == picture
 
     async def test_attention(self, size: tuple[int, int], picture: SnapshotAssertion) -> None:
         async with sitting(on(ON_CARD), at="Attention", size=size) as reader:
-            assert reader.picture() == picture
+            assert await reader.still() == picture
 
     async def test_adapters(self, size: tuple[int, int], picture: SnapshotAssertion) -> None:
         async with sitting(on(ON_LAPTOP), at="Adapters", size=size) as reader:
             await reader.sees("3 adapters")
-            assert reader.picture() == picture
+            assert await reader.still() == picture
 
     async def test_theme(self, size: tuple[int, int], picture: SnapshotAssertion) -> None:
         async with sitting(on(ON_LAPTOP), at="Theme", size=size) as reader:
-            assert reader.picture() == picture
+            assert await reader.still() == picture
 
     async def test_trial(self, size: tuple[int, int], picture: SnapshotAssertion) -> None:
         async with sitting(on(ON_LAPTOP), at="Test", size=size) as reader:
             await reader.sees("It answers")
-            assert reader.picture() == picture
+            assert await reader.still() == picture
 
     async def test_write(self, size: tuple[int, int], picture: SnapshotAssertion) -> None:
         async with sitting(on(ON_LAPTOP), at="Attention", size=size) as reader:
             await reader.press("down")
             await reader.go("Write")
-            assert reader.picture() == picture
+            assert await reader.still() == picture
 
 
 class TestMoments:
     async def test_torch_is_asked(self, picture: SnapshotAssertion) -> None:
         async with sitting(FakeWorld(survey_waits=asyncio.Event())) as reader:
             await reader.sees("asking torch")
-            assert reader.picture() == picture
+            assert await reader.still() == picture
 
     async def test_something_is_wrong(self, picture: SnapshotAssertion) -> None:
         async with sitting(at="Model") as reader:
             await reader.press("tab", *"./nowhere", "enter")
             await reader.sees("There is no model")
-            assert reader.picture() == picture
+            assert await reader.still() == picture
 
     async def test_the_engine_does_not_answer(self, picture: SnapshotAssertion) -> None:
         broken = on(ON_LAPTOP)
         broken.host.answers = [[ModelError("cpu ran out of memory while it read weights; choose a smaller model")]]  # type: ignore[list-item]
         async with sitting(broken, at="Test") as reader:
             await reader.sees("It does not answer")
-            assert reader.picture() == picture
+            assert await reader.still() == picture
 
     async def test_leaving(self, picture: SnapshotAssertion) -> None:
         async with sitting(at="Memory") as reader:
             await reader.press("escape")
             await reader.sees("Leave the wizard?")
-            assert reader.picture() == picture
+            assert await reader.still() == picture
 
     async def test_no_color_leaves_everything_legible(
         self, monkeypatch: pytest.MonkeyPatch, picture: SnapshotAssertion
     ) -> None:
         monkeypatch.setenv("NO_COLOR", "1")
         async with sitting(on(ON_CARD), at="Attention") as reader:
-            assert reader.picture() == picture
+            assert await reader.still() == picture
 
 
 async def test_a_screen_follows_its_terminal() -> None:

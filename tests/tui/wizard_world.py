@@ -1,7 +1,6 @@
 """The wizard on a terminal that does not exist, before a machine, models and an engine that do not exist either."""
 
 import asyncio
-import re
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ from mp13.library.starter import STARTER_SHAPE
 from tests.fakes.fake_client import FakeHost
 from tests.fakes.fake_machine import LAPTOP, LLAMA_8B, ON_LAPTOP
 from tests.tui.conftest import PATIENCE
+from tests.tui.pictures import picture_at_rest
 
 SHAPES = {"smollm2": STARTER_SHAPE, "llama": LLAMA_8B}
 
@@ -122,8 +122,9 @@ class Sitting:
         """Until nothing is waited for."""
         await self.until(lambda: not any(busy.display for busy in self.app.step.query(step_module.Busy)))
 
-    def picture(self) -> str:
-        return re.sub(r"terminal-\d+", "terminal", self.app.export_screenshot())
+    async def still(self) -> str:
+        """The picture when everything has come to rest."""
+        return await picture_at_rest(self.pilot)
 
 
 @asynccontextmanager
