@@ -26,7 +26,7 @@ from mp13.chat.tui.gate import Gate
 from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.palette import voice_variables
 from mp13.chat.tui.screens.conversation import ConversationScreen, OpenSession
-from mp13.chat.tui.terminal_keys import read_alt_keys
+from mp13.chat.tui.terminal_keys import set_up_keys
 from mp13.chat.tui.themes import OWN_THEMES
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def run(settings: Settings | Callable[[], Settings], resume: str | None = None, 
     Raises:
         Mp13Error: the settings cannot be used or the conversation cannot be opened. The screen is gone by then.
     """
-    read_alt_keys()
+    set_up_keys()
     app = ChatApp(lambda: open_session(settings, resume), theme)
     error = app.run()
     if error is not None:
