@@ -90,7 +90,7 @@ def bars(others: list[str], *, judged: bool) -> list[Bar]:
     for kind in others:
         found.append(Bar(f"speed, {NAMES['ours']}", f"speed, {NAMES[kind]}", limits[kind]))
         found.append(Bar(f"peak memory, {NAMES['ours']}", f"peak memory, {NAMES[kind]}", 1.0, at_least=False))
-        if judged:
+        if judged and kind == "trl":  # the Trainer's batches are others, so its loss only stands beside
             found.append(Bar(f"held-out loss, {NAMES['ours']}", f"held-out loss, {NAMES[kind]}", 1.01, at_least=False))
     return found
 

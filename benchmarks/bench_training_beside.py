@@ -5,7 +5,9 @@
 All are measured in turn in one engine: the run is paused, or goes on. After a pause caches and threads are cold, which
 training keeps warm; so it is measured idle twice, also right after another answer. Every prompt is new, so that nothing
 of it is cached. While the run is paused it must compute nothing up to the end of an answer, while it goes on something
-in each. Prints one JSON object.
+in each. `longest_wait_s` is how much later than usual the latest first token came while the adapter trained;
+`longest_piece_s` is the longest stretch in which the model was not free, whether somebody waited or not. Prints
+one JSON object.
 """
 
 import argparse
@@ -84,6 +86,7 @@ async def measure(model: str, pairs: int, prompt_tokens: int) -> dict[str, objec
         **{f"{arm}_max_s": max(found) for arm, found in times.items()},
         "ratio": statistics.median(times["training"]) / statistics.median(times["idle"]),
         "ratio_to_warm": statistics.median(times["training"]) / statistics.median(times["warm"]),
+        "longest_wait_s": max(times["training"]) - statistics.median(times["warm"]),
         "pieces_computed_during_an_answer": {arm: statistics.median(found) for arm, found in pieces.items()},
         "pairs": pairs,
         "steps": len(steps),

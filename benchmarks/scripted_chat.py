@@ -1,12 +1,11 @@
 """The chat as it is, over an engine process that says 100 tokens a second and computes nothing. Arguments: none."""
 
-import asyncio
+import sys
+from functools import partial
 
-from mp13.chat.conversation.session import ChatSession
 from mp13.chat.settings.load import load_settings
-from mp13.chat.tui.app import ChatApp
-from mp13.engine.config import EngineConfig
-from mp13.service.client import EngineClient
+from mp13.chat.tui.app import run
+from mp13.service import launcher
 from tests.fakes.fake_engine import FakeEngine
 
 PACE_S = 0.01
@@ -27,16 +26,6 @@ class Talker(FakeEngine):
         return [(pieces[number % len(pieces)], PACE_S) for number in range(3000)]
 
 
-async def connect(config: EngineConfig) -> EngineClient:
-    from mp13.service import launcher
-
-    return await launcher.connect(config, engine="benchmarks.scripted_chat:Talker")
-
-
-async def open_session() -> ChatSession:
-    await asyncio.sleep(0)
-    return ChatSession.open(load_settings({"max_tokens": "3000"}), None, connect)
-
-
 if __name__ == "__main__":
-    ChatApp(open_session).run()
+    launcher.connect = partial(launcher.connect, engine="benchmarks.scripted_chat:Talker")
+    sys.exit(run(lambda: load_settings({"max_tokens": "3000"})))
