@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 LEGACY = ROOT / "pyproject.toml_torch_2.6.0"
 EXTRAS = ("dev", "datasets", "hqq", "mistral3", "triton")  # all but the first for their tests, which run on a CPU
+TEST = ("-m", "pytest", "-q", "-n", "auto", "--maxprocesses", "8", "--dist", "loadfile")  # a process per core
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 USAGE = """\
 usage: python dev.py TASK [ARGUMENT ...]
@@ -64,7 +65,7 @@ def demo(arguments: list[str]) -> int:
 
 
 def test(arguments: list[str]) -> int:
-    return become([python_of(setup()), "-m", "pytest", "-q", *arguments])
+    return become([python_of(setup()), *TEST, *arguments])
 
 
 def soak(arguments: list[str]) -> int:
@@ -96,7 +97,7 @@ def test_legacy(arguments: list[str]) -> int:
     torch = [spec for spec in requirements if re.match(r"torch\b(?!-)", spec)]
     install(venv, LEGACY, torch, requirements)
     os.environ["PYTHONPATH"] = str(ROOT / "src")
-    return become([python_of(venv), "-m", "pytest", "-q", *arguments])
+    return become([python_of(venv), *TEST, *arguments])
 
 
 def clean(_: list[str]) -> int:

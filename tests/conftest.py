@@ -18,7 +18,10 @@ settings.load_profile("soak" if os.environ.get("MP13_SOAK") else "test")
 
 @pytest.fixture(autouse=True)
 def private_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the home of the person who runs it, nor follows their MP13_ variables."""
+    """No test reads or writes the home of the person who runs it, nor follows their MP13_ variables. A terminal that a
+    test makes has the size it gives, not the one that readline, once imported, writes into these two variables."""
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
     for name in os.environ:
         if name.startswith("MP13_") and name != "MP13_SOAK":
             monkeypatch.delenv(name)

@@ -158,4 +158,4 @@ def test_the_legacy_stack_gets_the_whole_suite_and_the_arguments(
     monkeypatch.setattr(dev, "become", lambda command: started.append(command) or 0)
     monkeypatch.setenv("PYTHONPATH", "")
     dev.test_legacy(["-k", "mix"])
-    assert started[0][1:] == ["-m", "pytest", "-q", "-k", "mix"]
+    assert started[0][1:] == [*dev.TEST, "-k", "mix"]
