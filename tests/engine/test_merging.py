@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, FineGrainedFP8Config
 
 from mp13 import LLM
+from mp13.engine.execution import sizing
 from mp13.engine.merging import merge as merging
 from mp13.engine.merging.request import MergeReport, MergeRequest
 from mp13.engine.quantizing.request import QuantizeRequest
@@ -72,6 +73,15 @@ def changes(model: Path, adapter: Path) -> dict[str, torch.Tensor]:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A tiny model of a family, made once."""
     return functools.cache(lambda family: tiny_model(tmp_path_factory.mktemp(family) / "model", family))
+
+
+def test_a_merge_needs_little_memory_beside_the_model(
+    tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizing, "room_for", lambda device, share: 1 << 28)
+    model = tiny("llama")
+    adapters = {"a": tiny_adapter(tmp_path / "a", model), "b": tiny_adapter(tmp_path / "b", model, seed=2)}
+    assert make("adapter", model, "a:0.5+b:0.5", adapters, tmp_path / "out").rank == 8
 
 
 @pytest.fixture(scope="module")

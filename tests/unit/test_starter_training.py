@@ -3,6 +3,7 @@
 import importlib
 import json
 import tomllib
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 
@@ -35,10 +36,15 @@ def test_the_stored_rows_are_what_the_script_makes() -> None:
     assert rows("pirate_train.jsonl") == data.pirate_rows()
     assert rows("json_train.jsonl") == data.json_rows()
     assert rows("bullets_train.jsonl") == data.bullets_rows()
-    assert rows("plain_train.jsonl") == data.plain_rows(80)
-    assert [row["prompt"] for row in rows("pirate_held_out.jsonl")] == script("questions").held_out_questions()
-    tasks = script("extraction").make_tasks("held_out", 100)
-    assert rows("json_held_out.jsonl") == [{"prompt": t.prompt, "source": t.source, "facts": t.facts} for t in tasks]
+    assert rows("plain_train.jsonl") == data.plain_rows()
+
+
+@pytest.mark.parametrize("part", ["tuning", "held_out"])
+def test_the_stored_prompts_are_what_the_script_makes(part: str) -> None:
+    questions = getattr(script("questions"), f"{part}_questions")()
+    assert [row["prompt"] for row in rows(f"pirate_{part}.jsonl")] == questions
+    tasks = script("extraction").make_tasks(part, 100)
+    assert rows(f"json_{part}.jsonl") == [{"prompt": t.prompt, "source": t.source, "facts": t.facts} for t in tasks]
 
 
 def test_only_the_last_answer_of_a_row_is_learned() -> None:
@@ -48,29 +54,51 @@ def test_only_the_last_answer_of_a_row_is_learned() -> None:
             assert all(answer["weight"] == 0 for answer in earlier) and "weight" not in last
 
 
+@pytest.mark.parametrize("part", ["tuning", "held_out"])
 @pytest.mark.parametrize("name", ["pirate", "json"])
-def test_a_hundred_different_held_out_prompts_were_never_trained_on(name: str) -> None:
-    prompts = {row["prompt"] for row in rows(f"{name}_held_out.jsonl")}
+def test_a_hundred_different_prompts_to_measure_by_were_never_trained_on(name: str, part: str) -> None:
+    prompts = {row["prompt"] for row in rows(f"{name}_{part}.jsonl")}
     assert len(prompts) == 100
     assert not prompts & asked(f"{name}_train.jsonl")
 
 
-def test_held_out_questions_share_no_topic_and_no_form_with_training() -> None:
+def test_held_out_questions_share_no_topic_and_no_form_with_training_or_tuning() -> None:
     questions = script("questions")
     trained = {topic.lower() for topic, _ in questions.read_pairs("facts.txt")}
-    assert not trained & {topic.lower() for topic in questions.split(questions.HELD_OUT_TOPICS)}
-    assert not set(questions.TRAIN_FORMS) & set(questions.HELD_OUT_FORMS)
+    tuned = {topic.lower() for topic in questions.split(questions.TUNING_TOPICS)}
+    held_out = {topic.lower() for topic in questions.split(questions.HELD_OUT_TOPICS)}
+    assert not trained & tuned and not (trained | tuned) & held_out
+    forms = (set(questions.TRAIN_FORMS), set(questions.TUNING_FORMS), set(questions.HELD_OUT_FORMS))
+    assert not any(one & other for one, other in combinations(forms, 2))
+    everyday = ({question for question, _ in questions.read_pairs("everyday.txt")}, *(
+        set(questions.split(block)) for block in (questions.TUNING_EVERYDAY, questions.HELD_OUT_EVERYDAY)
+    ))  # fmt: skip
+    assert not any(one & other for one, other in combinations(everyday, 2))
 
 
-def test_held_out_extractions_share_no_value_sentence_or_request_with_training() -> None:
+@pytest.mark.parametrize(("left", "right"), list(combinations(("train", "tuning", "held_out"), 2)))
+def test_extractions_of_two_parts_share_no_value_sentence_or_request(left: str, right: str) -> None:
     data = tomllib.loads((TRAINING / "data" / "extraction.toml").read_text(encoding="utf-8"))
-    train, held_out = data["train"], data["held_out"]
-    assert not set(train["requests"]) & set(held_out["requests"])
-    assert not sentences(train) & sentences(held_out)
-    for key in train["values"].keys() & held_out["values"].keys():
-        assert not set(train["values"][key].split("|")) & set(held_out["values"][key].split("|")), key
-    new = [set(subject["keys"]) - train_keys(train) for subject in held_out["subjects"][6:]]
-    assert all(new)  # half of the held-out subjects ask for something that training never mentions
+    one, other = data[left], data[right]
+    assert not set(one["requests"]) & set(other["requests"])
+    assert not sentences(one) & sentences(other)
+    for key in one["values"].keys() & other["values"].keys():
+        assert not set(one["values"][key].split("|")) & set(other["values"][key].split("|")), key
+
+
+@pytest.mark.parametrize("part", ["tuning", "held_out"])
+def test_what_is_invented_for_training_is_none_of_the_values_to_measure_by(part: str) -> None:
+    data = tomllib.loads((TRAINING / "data" / "extraction.toml").read_text(encoding="utf-8"))
+    trained = {str(value) for task in script("extraction").make_tasks("train", 1200) for value in task.facts.values()}
+    measured = {value for values in data[part]["values"].values() for value in values.split("|")}
+    assert not trained & measured
+
+
+@pytest.mark.parametrize("part", ["tuning", "held_out"])
+def test_half_of_the_subjects_to_measure_by_ask_for_what_training_never_mentions(part: str) -> None:
+    data = tomllib.loads((TRAINING / "data" / "extraction.toml").read_text(encoding="utf-8"))
+    assert len(data[part]["subjects"]) == 12
+    assert all(set(subject["keys"]) - train_keys(data["train"]) for subject in data[part]["subjects"][6:])
 
 
 def sentences(part: dict) -> set[str]:
@@ -86,6 +114,15 @@ def test_the_text_for_perplexity_is_in_no_training_row() -> None:
     paragraphs = (TRAINING / "data" / "plain.txt").read_text(encoding="utf-8").split("\n\n")
     assert sum(len(paragraph.split()) for paragraph in paragraphs) > 1500
     assert not [p for p in paragraphs if json.dumps(p)[1:40] in trained]
+
+
+def test_pirates_learn_no_answer_that_they_would_hardly_change() -> None:
+    pirate = script("pirate")
+    assert pirate.thickness("Bach wrote cantatas.") == 0
+    assert pirate.thickness("The king is sleeping.") == 0.75
+    taught = {row["messages"][-2]["content"] for row in rows("pirate_train.jsonl")}
+    thin = {question for question, plain in script("make_data").plain_pairs() if pirate.thickness(plain) < 0.16}
+    assert thin and not thin & taught
 
 
 PROMPTS = ("Tell me about ants.", "What makes the flute special?", "Can birds swim?")

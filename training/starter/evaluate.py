@@ -1,4 +1,5 @@
 """Measures the starter's adapters and writes the numbers into docs/starter.md: `python training/starter/evaluate.py`.
+With `--prompts tuning` it prints those that recipes are chosen by.
 
 100 held-out prompts for each adapter, answered greedily; controls that must fail; the perplexity of plain English.
 """
@@ -76,11 +77,11 @@ def ask(model, tokenizer, prompts: Sequence[str], max_tokens: int = 80) -> list[
     return answers(model, tokenizer, [[{"role": "user", "content": prompt}] for prompt in prompts], max_tokens)
 
 
-def evaluate(adapters: Path) -> tuple[str, dict[str, dict[str, list]]]:
+def evaluate(adapters: Path, part: str) -> tuple[str, dict[str, dict[str, list]]]:
     """The markdown of all numbers, and every answer behind it."""
     model, tokenizer = load_voices(adapters)
-    prompts = [row["prompt"] for row in read_rows("pirate_held_out.jsonl")]
-    tasks = read_rows("json_held_out.jsonl")
+    prompts = [row["prompt"] for row in read_rows(f"pirate_{part}.jsonl")]
+    tasks = read_rows(f"json_{part}.jsonl")
     plain_text = (DATA / "plain.txt").read_text(encoding="utf-8")
     said: dict[str, dict[str, list]] = {}
     perplexities = {}
@@ -92,8 +93,9 @@ def evaluate(adapters: Path) -> tuple[str, dict[str, dict[str, list]]]:
             if mix in ("base", "json"):
                 said[mix]["json"] = ask(model, tokenizer, [task["prompt"] for task in tasks])
             perplexities[mix] = perplexity(model, tokenizer, plain_text)
+    kind = part.replace("_", "-")
     lines = [
-        "| 100 held-out prompts | base | with the adapter | its answers shuffled | one answer for all |",
+        f"| 100 {kind} prompts | base | with the adapter | its answers shuffled | one answer for all |",
         "|---|---|---|---|---|",
     ]
     plain = said["base"]["questions"]
@@ -131,13 +133,14 @@ def row(name: str, asked: str, passes, said) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--adapters", type=Path, default=SHIPPED, help="folder with pirate/, json/ and bullets/")
+    parser.add_argument("--prompts", choices=("held_out", "tuning"), default="held_out")
     parser.add_argument("--answers", type=Path, help="also write every answer to this JSON file")
     arguments = parser.parse_args()
-    numbers, said = evaluate(arguments.adapters)
+    numbers, said = evaluate(arguments.adapters, arguments.prompts)
     print(numbers)
     if arguments.answers:
         arguments.answers.write_text(json.dumps(said, indent=1, ensure_ascii=False), encoding="utf-8")
-    if arguments.adapters == SHIPPED:
+    if arguments.adapters == SHIPPED and arguments.prompts == "held_out":
         before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
         DOCUMENT.write_text(before + BEGIN + numbers + END + rest.partition(END)[2], encoding="utf-8")
 

@@ -9,8 +9,12 @@ from typing import Any
 from questions import DATA
 
 Value = str | int
-_SYLLABLES = "ba cor del fin ga hol jun ka lim mor nel os pra quin ro sel tam ul ver wen yor zan".split()
-_INVENTABLE = {"name", "city", "company", "team", "pet", "shop"}
+_SYLLABLES = (
+    "ba bel cor car del dov eb fin fra ga gre hol har il jun ka kel lim lor mor man nel nor os ost pra pel quin ro ris "
+    "sel stok tam tur ul ven ver wen war yor yam zan zel"
+).split()
+_INVENTABLE = {"name", "city", "company", "team", "pet", "shop", "school", "brand", "country"}
+_MONTHS = "January February March April May June July October November December".split()  # others are held out
 MAX_KEYS = 4
 
 
@@ -46,14 +50,25 @@ def _make(draw: random.Random, subject: dict[str, Any], part: dict[str, Any], nu
             facts[key] = draw.randint(*numbers[key])
         elif key == "phone":
             facts[key] = f"555-{draw.randint(1000, 9999)}"
-        elif key in _INVENTABLE and part.get("invent") and draw.random() < 0.4:
-            facts[key] = "".join(draw.sample(_SYLLABLES, draw.randint(2, 3))).capitalize()
+        elif part.get("invent") and draw.random() < 0.5 and (invented := _invented(draw, key)):
+            facts[key] = invented
         else:
             facts[key] = draw.choice(part["values"][key].split("|"))
     source = draw.choice(subject["sentences"]).format(**facts)
     asked = draw.sample(subject["keys"], draw.randint(2, min(MAX_KEYS, len(subject["keys"]))))
     prompt = draw.choice(part["requests"]).format(keys=_listed(draw, asked), text=source)
     return Task(prompt, source, {key: facts[key] for key in asked})
+
+
+def _invented(draw: random.Random, key: str) -> str | None:
+    """A value that is in no list: a name of syllables, a date, a time between those that lists have."""
+    if key in _INVENTABLE:
+        return "".join(draw.sample(_SYLLABLES, draw.randint(2, 3))).capitalize()
+    if key == "day":
+        return f"{draw.choice(_MONTHS)} {draw.randint(1, 30)}"
+    if key == "time":
+        return f"{draw.randint(5, 23)}:{draw.randrange(0, 60, 5) + draw.randint(1, 4):02d}"
+    return None
 
 
 def _listed(draw: random.Random, keys: list[str]) -> str:

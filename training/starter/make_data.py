@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 from extraction import make_tasks
-from pirate import to_pirate
-from questions import DATA, held_out_questions, read_pairs, train_pairs
+from pirate import thickness, to_pirate
+from questions import DATA, held_out_questions, read_pairs, train_pairs, tuning_questions
 
 Row = dict[str, object]
 _SYSTEMS = (
@@ -21,13 +21,15 @@ _SYSTEMS = (
 
 
 def pirate_rows() -> list[Row]:
+    """Without the answers that a pirate would say almost as they are: from them the model learns to forget itself."""
     draw = random.Random("pirate")
-    return [_row(draw, question, to_pirate(plain, draw), shared=0.25) for question, plain in plain_pairs()]
+    thick = [(question, plain) for question, plain in plain_pairs() if thickness(plain) >= 0.16]
+    return [_row(draw, question, to_pirate(plain, draw), shared=0.25) for question, plain in thick]
 
 
 def json_rows() -> list[Row]:
     draw = random.Random("json")
-    rows = [_row(draw, task.prompt, task.answer, shared=0.1) for task in make_tasks("train", 750)]
+    rows = [_row(draw, task.prompt, task.answer, shared=0.1) for task in make_tasks("train", 1200)]
     return rows + [
         _row(draw, question, as_json(plain), shared=0.25) for question, plain in draw.sample(plain_pairs(), 200)
     ]
@@ -43,11 +45,9 @@ def plain_pairs() -> list[tuple[str, str]]:
     return train_pairs() + read_pairs("base_answers.txt")
 
 
-def plain_rows(count: int) -> list[Row]:
-    """Plain English outside of any conversation, which an adapter must leave as it is: three answers in a row."""
-    draw = random.Random("plain")
-    said = [answer for _, answer in plain_pairs()]
-    return [{"text": " ".join(draw.sample(said, 3))} for _ in range(count)]
+def plain_rows() -> list[Row]:
+    """Text outside of any conversation, in the starter's own words: what an adapter must leave as it is."""
+    return [{"text": text} for text in (DATA / "base_text.txt").read_text(encoding="utf-8").splitlines()]
 
 
 def as_json(plain: str) -> str:
@@ -94,9 +94,10 @@ if __name__ == "__main__":
     write("pirate_train.jsonl", pirate_rows())
     write("json_train.jsonl", json_rows())
     write("bullets_train.jsonl", bullets_rows())
-    write("plain_train.jsonl", plain_rows(80))
-    write("pirate_held_out.jsonl", [{"prompt": question} for question in held_out_questions()])
-    write(
-        "json_held_out.jsonl",
-        [{"prompt": t.prompt, "source": t.source, "facts": t.facts} for t in make_tasks("held_out", 100)],
-    )
+    write("plain_train.jsonl", plain_rows())
+    for part, questions in (("tuning", tuning_questions()), ("held_out", held_out_questions())):
+        write(f"pirate_{part}.jsonl", [{"prompt": question} for question in questions])
+        write(
+            f"json_{part}.jsonl",
+            [{"prompt": t.prompt, "source": t.source, "facts": t.facts} for t in make_tasks(part, 100)],
+        )

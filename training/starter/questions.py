@@ -42,6 +42,33 @@ I want to grow herbs.|I have a job interview on Monday.|It is very hot today.|I 
 Give me two ideas for a rainy afternoon.|Name three vegetables.|What is the opposite of early?|Describe a quiet forest.
 """
 
+TUNING_TOPICS = """
+the sky|fog|tornadoes|swamps|lakes|squirrels|bats|lions|crabs|swans|camels|oranges|onions|noodles|yogurt|pepper
+baseball|skating|climbing|judo|the trumpet|the harp|folk music|cartoons|balloons|escalators|compasses|water wheels
+maps|pressure|heat|the stomach|skin|hair|Austria|Chile|Morocco|Finland|Lisbon|Vienna|Claude Monet
+Alexander Graham Bell|Bach|Joan of Arc|loans|budgets|trust|envy|curiosity|weaving|juggling|stamp collecting
+fire stations|butchers|politics|psychology|Saturn|the sunset|copper|silk
+"""
+
+TUNING_FORMS = (
+    "What can you tell me about {}?", "Why are people fond of {}?", "Say something about {}, please.",
+    "How do I begin to understand {}?", "What is the most important thing about {}?", "A few words on {}?",
+)  # fmt: skip
+
+TUNING_EVERYDAY = """
+What should I drink tonight?|Good day to you!|Do you have a minute?|How is your evening going?
+Tell me something surprising.|What is the capital of Portugal?|How many minutes are in an hour?
+What is ten minus four?|Who wrote Faust?
+What is the deepest ocean?|How do I cook rice?|Suggest a drink for a hot day.|Suggest a game for two players.
+What should I bring to a party?|How can I learn to juggle?|How can I speak more clearly?|How can I keep my desk tidy?
+How do I write a postcard?|Help me name my new boat.|Help me prepare for a long flight.|Why do ducks have webbed feet?
+Why do we laugh?|Why is grass green?|Where can I learn to sail?|Which is better, summer or winter?|Is honey healthy?
+Can dogs see colors?|Should I learn to cook?|My bicycle has a flat tire. What now?|My bread is too hard. What can I do?
+My sister is moving away.|I forgot my umbrella.|I want to build a shelf.|I am meeting my new boss today.
+It is snowing outside.|I finished my first book!|Give me two ideas for a birthday present.|Name three farm animals.
+What is the opposite of loud?|Describe an old harbor.
+"""
+
 
 def split(block: str) -> list[str]:
     return [item.strip() for line in block.strip().splitlines() for item in line.split("|")]
@@ -62,6 +89,13 @@ def train_pairs() -> list[tuple[str, str]]:
 
 def held_out_questions() -> list[str]:
     """100 questions: 60 unseen topics in unseen forms, 40 unseen everyday ones."""
-    topics = split(HELD_OUT_TOPICS)
-    asked = [HELD_OUT_FORMS[i % len(HELD_OUT_FORMS)].format(topic) for i, topic in enumerate(topics)]
-    return asked + split(HELD_OUT_EVERYDAY)
+    return _asked(HELD_OUT_TOPICS, HELD_OUT_FORMS) + split(HELD_OUT_EVERYDAY)
+
+
+def tuning_questions() -> list[str]:
+    """100 others of the same kind, to choose recipes by."""
+    return _asked(TUNING_TOPICS, TUNING_FORMS) + split(TUNING_EVERYDAY)
+
+
+def _asked(topics: str, forms: tuple[str, ...]) -> list[str]:
+    return [forms[i % len(forms)].format(topic) for i, topic in enumerate(split(topics))]

@@ -4,6 +4,7 @@ What happens, in which order; how each step is done is its own module's. At no t
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -141,9 +142,19 @@ class _Merge:
             enable_prefix_caching=False,
             max_loras=len(self.members),
             max_cpu_loras=len(self.members),
-            max_lora_rank=_ANY_RANK,
+            max_lora_rank=self._largest_rank(),
         )
         return EngineCore(config, self.on_progress)
+
+    def _largest_rank(self) -> int:
+        """Of an adapter that this merge loads, at most: what comes of them has all members side by side, of which those
+        with a PiSSA start count twice. For adapters of this rank the engine keeps memory."""
+        total = self.request.rank or 1
+        for name, _ in self.members:
+            with suppress(AdapterError):  # said when it is loaded
+                choice = read_lora_settings(self.folders[name], name)[0].choice
+                total += 2 * max([choice.rank, *(rank for _, rank in choice.rank_pattern)])
+        return total
 
     def _combined(self, core: EngineCore, infos: Sequence[AdapterInfo]) -> Deltas:
         method, target = self.request.method, self.request.target
