@@ -149,6 +149,17 @@ class ChatSession(SessionPath):
             self.turns, next_prompt(self._conversation, self.turns, text, self.mix, self.system)
         )
 
+    async def read(self) -> int | None:
+        """The tokens of the path as the model would read it to go on; None while no engine runs, or nothing was said.
+        Raises Mp13Error where the engine cannot tell."""
+        path = self._conversation.asked
+        if self.engine is None or not path:
+            return None
+        last = self.turns[-1]
+        await self._asking.load(self.settings, (last.mix,), fresh=False)
+        report = await self._asking.count(path[:-1], path[-1], last if last.role == "assistant" else None)
+        return report.prompt_tokens
+
     async def diff(self, other: str | None = None) -> Diff:
         """How the mix of the last answer and `other` (default: the base) judge each of its tokens.
 

@@ -132,6 +132,7 @@ class ConversationScreen(EntryFrame):
             case AnswerStopped(entry, partial):
                 await self._dialogue.stop(entry, partial)
                 self._tell_places()
+                self._tell_end()
                 self._tell(loading=None)
             case EntryFailed(entry, reason) if entry in self._told:
                 self._told.discard(entry)
@@ -141,6 +142,7 @@ class ConversationScreen(EntryFrame):
                 if remedy is not None and not partial:
                     self.run_worker(self._offer_remedy(entry, remedy))
                 self._tell_places()
+                self._tell_end()
                 self._tell(loading=None)
                 self._look()
             case EntryWithdrawn(entry) if entry not in self._quiet:
@@ -161,13 +163,14 @@ class ConversationScreen(EntryFrame):
         else:
             info = event.info
             self._tell(loading=None, problem="", model=Path(info.model).name, context_limit=info.max_model_len)
+            self._tell_end()
             if self._life.is_another(info.model) and self._mix != BASE:
                 self._run_quietly(f"/adapter {self._mix}")  # says so where an adapter does not fit it
 
     async def _opened(self, session: ChatSession) -> None:
         await self._furnish(session)
-        if turns := session.turns:
-            self._tell_cost(turns[-1])
+        if session.turns:
+            self._tell_end()
             await self._transcript.show(self._path())
         self._tell(model=Path(session.settings.model).name)
         if session.not_kept:
@@ -189,9 +192,7 @@ class ConversationScreen(EntryFrame):
             await self._live.drop()
             self._watch.moved()
             await self._follow()
-            self._tell(tokens_per_s=None, cached_tokens=None, context_tokens=None)
-            if turns := self._session.turns:
-                self._tell_cost(turns[-1])
+            self._tell_end()
         message = result.message
         if result.report is not None:
             message = result.report.summary if result.report.is_news else ""
