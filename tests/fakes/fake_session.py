@@ -159,7 +159,7 @@ class FakeSession(ChatSession):
                 self._connection.engine = event.info
             yield event
 
-    async def set_mix(self, text: str) -> str:
+    async def set_mix(self, text: str, *, despite_pin: bool = False) -> str:
         mix, known = parse_mix(text), {adapter.name: adapter for adapter in ADAPTERS}
         for name in mix.names:
             if name not in known:

@@ -12,7 +12,7 @@ from mp13.chat.conversation.session import ChatSession
 from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.turn import AnswerDone, Asked, Keeping, TextDelta
 from mp13.chat.settings.load import load_settings
-from mp13.errors import ConfigError, ContextError, Mp13Error
+from mp13.errors import AdapterError, ConfigError, ContextError, Mp13Error
 from tests.fakes.fake_adapter import make_adapter
 from tests.fakes.fake_client import FakeHost
 
@@ -209,6 +209,31 @@ class TestBranches:
         await again.command("/pin -")
         await again.command("/adapter base")
         assert again.tree.pin is None
+        await again.close()
+
+    async def test_a_pin_is_on_a_turn_and_what_was_pinned_further_on_gives_way(
+        self, session: ChatSession, host: FakeHost
+    ) -> None:
+        for text in ("first", "second"):
+            await say(session, text)
+        await session.command("/pin pirate")
+        with pytest.raises(AdapterError):
+            await session.command("/pin nobody")
+        assert session.pin == session.mix == "pirate"
+        assert "from turn 2 on" in (await session.command("/pin base 2")).message
+        await say(session, "third")
+        await answer(session, Ask("other second", turn="3"))
+        await answer(session, Ask("other first", turn="1"))
+        with pytest.raises(ConfigError, match=r"/go .* goes there"):
+            await session.command(f"/pin base {session.tree.siblings(session.turns[0])[0].id}")
+        again = ChatSession.open(session.settings, "latest", host)  # type: ignore[arg-type]
+        assert again.pin is None
+        first = again.tree.siblings(again.turns[0])[0]
+        again.tree.go(first)
+        assert again.pin == "base"
+        assert [again.pin_at(turn) for turn in again.turns[:2]] == [None, "base"]
+        await again.command("/pin - 2")
+        assert again.pin is None
         await again.close()
 
     async def test_a_pin_before_the_first_prompt_holds_from_it_on(self, session: ChatSession, host: FakeHost) -> None:

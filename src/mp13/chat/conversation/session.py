@@ -210,17 +210,18 @@ class ChatSession(SessionPath):
 
         return await run_command(self, line)
 
-    async def set_mix(self, text: str) -> str:
+    async def set_mix(self, text: str, *, despite_pin: bool = False) -> str:
         """Answer under the mix `text` from now on; returns its canonical form.
 
         With an engine running, the adapters it lacks are loaded. Without one, they are looked up on disk and
         loaded with the next prompt.
 
         Raises:
-            Mp13Error: not a mix, no such adapter, or unfit. The mix is as before.
+            Mp13Error: not a mix, no such adapter, unfit, or (but for `despite_pin`) another is pinned. The mix is as
+                before.
         """
         mix = parse_mix(text)
-        if (pin := self._conversation.pin) is not None and pin != str(mix):
+        if not despite_pin and (pin := self._conversation.pin) is not None and pin != str(mix):
             raise ConfigError(f"{pin} is pinned to this branch; /pin - lets you choose again")
         if self._connection.runs(self.settings):
             await self._asking.load(self.settings, (text,), fresh=True)

@@ -212,13 +212,18 @@ class Conversation:
         self._move(head, self._deleted | set(gone))
         return len(gone)
 
-    def set_pin(self, mix: str | None) -> None:
-        """Let `mix` answer in this branch from here on; None lets the choice be free."""
+    def set_pin(self, mix: str | None, turn: Turn | None = None) -> None:
+        """Let `mix` answer in this branch from `turn` of the path on, else from its end; None lets the choice be free.
+        What was pinned further on in the path holds no more."""
         if not self.turns:
             self._first_pin = mix
             return
-        self.keeper.pin(self.turns[-1].id, mix or "")
-        self._pins[self.turns[-1].id] = mix or ""
+        place = len(self.turns) - 1 if turn is None else self.turns.index(turn)
+        for after in self.turns[place + 1 :]:
+            if self._pins.pop(after.id, None) is not None:
+                self.keeper.pin(after.id, None)
+        self.keeper.pin(self.turns[place].id, mix or "")
+        self._pins[self.turns[place].id] = mix or ""
 
     def undo(self) -> None:
         """Take back the last thing that was done to the tree: a prompt, an answer, a walk, a deletion."""
