@@ -112,8 +112,9 @@ def _on_terminal(flags: dict[str, str], given: argparse.Namespace) -> None:
     load, look = partial(_load_settings, flags), glance(flags)
     if look.plain:
         from mp13.chat.cli.plain import chat_plainly
+        from mp13.chat.conversation.session import ChatSession
 
-        return chat_plainly(load, given.resume)
+        return chat_plainly(lambda: ChatSession.open(load(), given.resume))
     from mp13.chat.tui.app import run
 
     sys.exit(run(load, given.resume, look.theme))
@@ -122,6 +123,7 @@ def _on_terminal(flags: dict[str, str], given: argparse.Namespace) -> None:
 def _headless(flags: dict[str, str], given: argparse.Namespace) -> None:
     from mp13.chat.cli.headless import Line, read_script, run_headless
     from mp13.chat.conversation.session import ChatSession
+    from mp13.chat.ending import unless_told_to_end
 
     if given.plain:
         raise ConfigError("--plain is for a chat on a terminal; what -p, --script or a pipe asks is plain anyway")
@@ -138,7 +140,9 @@ def _headless(flags: dict[str, str], given: argparse.Namespace) -> None:
         lines = [Line(_whole_prompt(given.prompt), mixes=tuple(given.compare))]
     if given.diff is not None:
         lines.append(Line(f"/diff {given.diff}", where="--diff"))
-    asyncio.run(run_headless(ChatSession.open(settings, given.resume), lines, given.json))
+    work = run_headless(ChatSession.open(settings, given.resume), lines, given.json)
+    if code := asyncio.run(unless_told_to_end(work)):
+        sys.exit(code)
 
 
 def _load_settings(flags: dict[str, str]) -> "Settings":
