@@ -34,24 +34,27 @@ class Background:
         """What `work` gives. KeyboardInterrupt or SystemExit cancels it, and is raised when it has ended."""
         tasks: list[asyncio.Task[Any] | None] = []
 
-        async def told() -> T:
+        async def noted() -> T:
             tasks.append(asyncio.current_task())
             return await work
 
-        future = asyncio.run_coroutine_threadsafe(told(), self._loop)
+        future = asyncio.run_coroutine_threadsafe(noted(), self._loop)
         told: KeyboardInterrupt | SystemExit | None = None
         while True:
             try:
-                return future.result(_LOOK_S)
+                result = future.result(_LOOK_S)
             except NotYet:
                 if future.done():
                     raise
+                continue
             except (KeyboardInterrupt, SystemExit) as error:
-                if future.done():
-                    raise
                 told = error
                 self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks if task is not None])
+                continue
             except BaseException:
                 if told is not None:
                     raise told from None
                 raise
+            if isinstance(told, SystemExit):  # it was done before it was cancelled
+                raise told
+            return result

@@ -21,6 +21,7 @@ from mp13.chat.conversation.turn import (
     AnswerDone,
     EngineFailed,
     EngineReady,
+    LoadNote,
     LoadProgress,
     SessionEvent,
     TextDelta,
@@ -183,7 +184,7 @@ class Asking:
         self.warming = mix
         self._changed()
 
-    async def _bring_up(self, settings: Settings) -> AsyncGenerator[LoadProgress | EngineReady]:
+    async def _bring_up(self, settings: Settings) -> AsyncGenerator[LoadProgress | LoadNote | EngineReady]:
         if self._connection.runs(settings):
             return
         async with aclosing(self._connection.start(settings)) as events:

@@ -97,6 +97,7 @@ class ConversationScreen(EntryFrame):
             EngineFailed,
             EngineReady,
             Keeping,
+            LoadNote,
             LoadProgress,
             TextDelta,
         )
@@ -109,6 +110,8 @@ class ConversationScreen(EntryFrame):
                 await self._opened(session)
             case LoadProgress() | EngineReady() | EngineFailed() as event:
                 await self._engine_told(event)
+            case LoadNote(text):
+                await self._transcript.add(Notice(text))
             case EntryStarted(entry):
                 self._answered = entry
                 if entry not in self._quiet:
