@@ -286,6 +286,15 @@ def test_a_comparison_needs_two_mixes_and_no_script(run: Run, tmp_path: Path) ->
     assert (code, "write a line /compare" in err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [("--compare", "a:", "--compare", "b"), ("--compare", "a", "--compare", "a:1"), ("--diff", "a b"), ("--diff", "+")],
+)
+def test_mixes_that_are_none_are_refused_before_an_engine_loads(run: Run, host: FakeHost, flags: list[str]) -> None:
+    assert run("-p", "hi", *flags).code == 2
+    assert host.clients == []
+
+
 def test_a_script_compares_keeps_and_takes_apart(run: Run, host: FakeHost, tmp_path: Path) -> None:
     make_adapter("pirate")
     script = tmp_path / "script"

@@ -244,6 +244,23 @@ class TestBranches:
         await again.close()
 
 
+class TestLeavingOut:
+    @pytest.mark.parametrize("number", ["2", "99999999999999999999999", "9" * 5000])
+    async def test_more_than_there_is_cannot_be_left_out_and_the_next_turn_is_kept(
+        self, session: ChatSession, number: str
+    ) -> None:
+        await say(session, "first")
+        with pytest.raises(ConfigError, match="give 0 to 1"):
+            await session.command(f"/drop {number}")
+        with pytest.raises(ConfigError):
+            await session.command(f"/branch {number}")
+        await session.command("/drop 1")
+        await say(session, "second")
+        assert session.not_kept is None
+        assert stored(session) == path(session)
+        assert session.turns[-1].skipped == 1
+
+
 class TestFullContext:
     async def test_the_oldest_exchanges_are_left_out_only_when_asked_and_the_answer_says_so(
         self, session: ChatSession, host: FakeHost

@@ -15,6 +15,7 @@ from mp13.chat.cli.piped import read_piped, stdin_is_terminal
 from mp13.chat.settings.glance import glance
 from mp13.chat.text import printable, utf8
 from mp13.errors import ConfigError
+from mp13.mix import BASE, parse_mix
 
 if TYPE_CHECKING:
     from mp13.chat.settings.schema import Settings
@@ -122,6 +123,7 @@ def _on_terminal(flags: dict[str, str], given: argparse.Namespace) -> None:
 
 def _headless(flags: dict[str, str], given: argparse.Namespace) -> None:
     from mp13.chat.cli.headless import Line, read_script, run_headless
+    from mp13.chat.conversation.ask import compared
     from mp13.chat.conversation.session import ChatSession
     from mp13.chat.ending import unless_told_to_end
 
@@ -133,12 +135,11 @@ def _headless(flags: dict[str, str], given: argparse.Namespace) -> None:
         raise ConfigError("--compare is for a prompt of -p; write a line /compare MIX MIX TEXT into the script")
     if len(given.compare) == 1:
         raise ConfigError(f"--compare {given.compare[0]} is alone; give --compare two different mixes or more")
-    settings = _load_settings(flags)
-    if given.script is not None:
-        lines = read_script(given.script)
-    else:
-        lines = [Line(_whole_prompt(given.prompt), mixes=tuple(given.compare))]
+    settings, mixes = _load_settings(flags), compared(given.compare)
+    asked = given.script is None
+    lines = [Line(_whole_prompt(given.prompt), mixes=mixes)] if asked else read_script(given.script)
     if given.diff is not None:
+        parse_mix(given.diff or BASE)
         lines.append(Line(f"/diff {given.diff}", where="--diff"))
     work = run_headless(ChatSession.open(settings, given.resume), lines, given.json)
     if code := asyncio.run(unless_told_to_end(work)):

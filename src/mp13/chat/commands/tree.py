@@ -6,12 +6,15 @@ A turn is named by its number on the path, which /turns shows, or by its id.
 from typing import TYPE_CHECKING
 
 from mp13.chat.commands.command import Command
+from mp13.chat.conversation.answer import exchanges
 from mp13.chat.conversation.ask import Ask
 from mp13.chat.conversation.turn import CommandResult, Turn
 from mp13.errors import ConfigError
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
+
+_DIGITS = 10  # that a number of exchanges never has
 
 
 async def _turns(session: "ChatSession", argument: str) -> CommandResult:
@@ -81,7 +84,7 @@ async def _fork(session: "ChatSession", argument: str) -> CommandResult:
 
 
 async def _branch(session: "ChatSession", argument: str) -> CommandResult:
-    if not (argument.isascii() and argument.isdigit()):
+    if not (argument.isascii() and argument.isdigit() and len(argument) < _DIGITS):
         raise ConfigError("/branch needs the number of exchanges to leave behind, as /branch 3")
     session.branch(int(argument))
     if session.turns[-1].role == "user":
@@ -104,6 +107,9 @@ async def _drop(session: "ChatSession", argument: str) -> CommandResult:
     if argument:
         if not (argument.isascii() and argument.isdigit()):
             raise ConfigError(f"/drop {argument} is no number of exchanges; write /drop 3, or /drop 0 for none")
+        there = len(exchanges(session.turns))
+        if not (len(argument) < _DIGITS and int(argument) <= there):
+            raise ConfigError(f"/drop {argument:.20} leaves out more than there is; give 0 to {there}")
         session.tree.skip(int(argument))
         session.moved()
     count = int(argument or prompt.skipped)
