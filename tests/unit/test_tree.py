@@ -254,6 +254,11 @@ class TestLeavingOut:
             await session.command(f"/drop {number}")
         with pytest.raises(ConfigError):
             await session.command(f"/branch {number}")
+        if number != "2":
+            with pytest.raises(ConfigError, match="there is no turn"):
+                await session.command(f"/go {number}")
+            with pytest.raises(ConfigError, match="there is no answer"):
+                await session.command(f"/keep {number}")
         await session.command("/drop 1")
         await say(session, "second")
         assert session.not_kept is None

@@ -40,7 +40,7 @@ def _listed(value: Any) -> Any:
         return (value,)
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return value
 
 
@@ -56,7 +56,7 @@ def _key_table(value: Any) -> Any:
             return {}
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return value
     return dict(_flat(value)) if isinstance(value, Mapping) else value
 
