@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mp13.chat.cli import config, mp13chat
+from mp13.chat.cli import config, mp13, mp13chat
 from mp13.library.paths import config_dir, data_dir
 from tests.fakes.command import Command, Outcome
 from tests.fakes.fake_adapter import make_adapter
@@ -31,7 +31,7 @@ class Case:
     program: str = "mp13chat"
 
 
-ASK = ("-p", "hi")
+ASK, LONG = ("-p", "hi"), "a" * 300
 CONFIG = "{config}/config.toml"
 CASES = (
     Case("no such model folder", (*ASK, "--model", "./nowhere"), 1, ("no model './nowhere'", "give a folder")),
@@ -70,11 +70,18 @@ CASES = (
     Case("nothing to resume", (*ASK, "--resume"), 1, ("no conversation to resume", "without --resume")),
     Case("unknown conversation", (*ASK, "--resume", "zz"), 1, ("no conversation",)),
     Case("resume without a log", (*ASK, "--resume", "--no-log"), 2, ("not kept in this chat", "without --no-log")),
+    Case("a name that no file can have", (*ASK, "--model", LONG), 2, ("'aaa", "cannot name a file", "too long")),
+    Case("nobody's home", (*ASK, "--model", "~nobody-here/x"), 2, ("'~nobody-here/x' cannot name", "give another")),
+    Case("adapters at nobody's home", (*ASK, "--set", "adapters_folder=~nobody-here"), 2, ("'~nobody-here' cannot",)),
+    Case("set to nobody's home", ("set", "model", "~nobody-here/x"), 2, ("'~nobody-here/x'",), program="mp13config"),
+    Case("an import of nobody's", ("history", "import", "~nobody-here/x"), 2, ("'~nobody-here/x'",), program="mp13"),
+    Case("an adapter of nobody's", ("adapters", "add", "~nobody-here/x"), 2, ("'~nobody-here/x'",), program="mp13"),
+    Case("data of a name too long", ("data", "check", f"{LONG}.jsonl"), 2, ("'aaa", "too long"), program="mp13"),
     Case("the wizard without a terminal", (), 2, ("nothing is configured", "config.toml"), program="mp13config"),
     Case("showing a wrong file", ("show",), 2, ("top_p = 7", "config.toml"), {CONFIG: "top_p = 7"}, {}, "mp13config"),
     Case("an unknown command", ("shwo",), 2, ("shwo",), program="mp13config"),
 )  # fmt: skip
-MAINS = {"mp13chat": mp13chat.main, "mp13config": config.main}
+MAINS = {"mp13chat": mp13chat.main, "mp13config": config.main, "mp13": mp13.main}
 
 
 def write(files: Mapping[str, str | bytes], here: Path) -> None:
