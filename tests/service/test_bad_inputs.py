@@ -84,6 +84,10 @@ CASES = (
 MAINS = {"mp13chat": mp13chat.main, "mp13config": config.main, "mp13": mp13.main}
 
 
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+
+
 def write(files: Mapping[str, str | bytes], here: Path) -> None:
     for name, content in files.items():
         path = Path(name.format(config=config_dir(), data=data_dir(), here=here))
@@ -147,10 +151,29 @@ def test_a_folder_without_a_model_is_a_sentence(command: Command, tmp_path: Path
     assert_a_sentence(_without_progress(result), 1, (str(tmp_path / "empty"), "config.json"))
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", [("config", "show"), ("config", "show", "--json"), ("mp13chat", "--version")])
+def test_a_full_disk_behind_stdout_is_a_sentence(command: tuple[str, ...]) -> None:
+    module, *arguments = command
+    with open("/dev/full", "w") as full:
+        run = [sys.executable, "-m", f"mp13.chat.cli.{module}", *arguments]
+        done = subprocess.run(run, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.endswith(": standard output cannot be written (No space left on device)\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it takes a POSIX shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_were_closed_are_no_defect(closed: str) -> None:
+    shell = ["sh", "-c", f"{sys.executable} -m mp13.chat.cli.config show {closed}"]
+    done = subprocess.run(shell, env=environment(), capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_process_of_its_own_ends_the_same_way(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-m", "mp13.chat.cli.mp13chat", *ASK, "--set", "top_p=7"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "top_p = 7" in done.stderr
 
