@@ -113,8 +113,8 @@ class FakeAsking:
     async def replay(self, settings: Settings, path: list[Turn], answer: Turn) -> Replay:
         return self._session.next_replay
 
-    async def count(self, turns: list[Turn], prompt: Turn) -> CountReport:
-        words = sum(len(turn.text.split()) for turn in [*turns, prompt])
+    async def count(self, turns: list[Turn], prompt: Turn, begun: Turn | None = None) -> CountReport:
+        words = sum(len(turn.text.split()) for turn in [*turns, prompt, begun] if turn is not None)
         return CountReport(prompt_tokens=words, context_limit=ENGINE.max_model_len)
 
 
@@ -159,7 +159,7 @@ class FakeSession(ChatSession):
                 self._connection.engine = event.info
             yield event
 
-    async def set_mix(self, text: str) -> str:
+    async def set_mix(self, text: str, *, despite_pin: bool = False) -> str:
         mix, known = parse_mix(text), {adapter.name: adapter for adapter in ADAPTERS}
         for name in mix.names:
             if name not in known:

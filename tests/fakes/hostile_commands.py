@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from mp13.chat.cli import mp13, mp13chat
+from mp13.chat.cli import config, mp13, mp13chat
 from mp13.chat.cli.background import Background
 from mp13.chat.cli.headless import Line, run_headless
 from mp13.chat.cli.outcome import outcome, prepare_streams
@@ -92,10 +92,13 @@ def data() -> None:
 
 def usage() -> None:
     for text in MARKED:
-        sys.argv = ["mp13chat", f"--{text}"]
-        with suppress(SystemExit):
-            mp13chat.main()
+        for main in (mp13chat.main, mp13.main, config.main):
+            _run(f"--{text}", main=main)
         _run("adapters", "show", text)
+    for text in SOME:  # a command, an argument and a value that are none
+        _run("adapters", text)
+        _run("ps", text)
+        _run("train", "--steps", text)
 
 
 def log() -> None:
@@ -108,10 +111,10 @@ def log() -> None:
         logging.getLogger("mp13.x").error("adapter %s", text)
 
 
-def _run(*arguments: str) -> None:
+def _run(*arguments: str, main: Callable[[], None] = mp13.main) -> None:
     sys.argv = ["mp13", *arguments]
     with suppress(SystemExit):
-        mp13.main()
+        main()
 
 
 COMMANDS: dict[str, Callable[[], None]] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mp13.chat.cli import config, mp13chat
+from mp13.chat.cli import config, mp13, mp13chat
 from mp13.library.paths import config_dir, data_dir
 from tests.fakes.command import Command, Outcome
 from tests.fakes.fake_adapter import make_adapter
@@ -31,7 +31,7 @@ class Case:
     program: str = "mp13chat"
 
 
-ASK = ("-p", "hi")
+ASK, LONG = ("-p", "hi"), "a" * 300
 CONFIG = "{config}/config.toml"
 CASES = (
     Case("no such model folder", (*ASK, "--model", "./nowhere"), 1, ("no model './nowhere'", "give a folder")),
@@ -70,11 +70,22 @@ CASES = (
     Case("nothing to resume", (*ASK, "--resume"), 1, ("no conversation to resume", "without --resume")),
     Case("unknown conversation", (*ASK, "--resume", "zz"), 1, ("no conversation",)),
     Case("resume without a log", (*ASK, "--resume", "--no-log"), 2, ("not kept in this chat", "without --no-log")),
+    Case("a name that no file can have", (*ASK, "--model", LONG), 2, ("'aaa", "cannot name a file", "too long")),
+    Case("nobody's home", (*ASK, "--model", "~nobody-here/x"), 2, ("'~nobody-here/x' cannot name", "give another")),
+    Case("adapters at nobody's home", (*ASK, "--set", "adapters_folder=~nobody-here"), 2, ("'~nobody-here' cannot",)),
+    Case("set to nobody's home", ("set", "model", "~nobody-here/x"), 2, ("'~nobody-here/x'",), program="mp13config"),
+    Case("an import of nobody's", ("history", "import", "~nobody-here/x"), 2, ("'~nobody-here/x'",), program="mp13"),
+    Case("an adapter of nobody's", ("adapters", "add", "~nobody-here/x"), 2, ("'~nobody-here/x'",), program="mp13"),
+    Case("data of a name too long", ("data", "check", f"{LONG}.jsonl"), 2, ("'aaa", "too long"), program="mp13"),
     Case("the wizard without a terminal", (), 2, ("nothing is configured", "config.toml"), program="mp13config"),
     Case("showing a wrong file", ("show",), 2, ("top_p = 7", "config.toml"), {CONFIG: "top_p = 7"}, {}, "mp13config"),
     Case("an unknown command", ("shwo",), 2, ("shwo",), program="mp13config"),
 )  # fmt: skip
-MAINS = {"mp13chat": mp13chat.main, "mp13config": config.main}
+MAINS = {"mp13chat": mp13chat.main, "mp13config": config.main, "mp13": mp13.main}
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 
 
 def write(files: Mapping[str, str | bytes], here: Path) -> None:
@@ -140,10 +151,29 @@ def test_a_folder_without_a_model_is_a_sentence(command: Command, tmp_path: Path
     assert_a_sentence(_without_progress(result), 1, (str(tmp_path / "empty"), "config.json"))
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", [("config", "show"), ("config", "show", "--json"), ("mp13chat", "--version")])
+def test_a_full_disk_behind_stdout_is_a_sentence(command: tuple[str, ...]) -> None:
+    module, *arguments = command
+    with open("/dev/full", "w") as full:
+        run = [sys.executable, "-m", f"mp13.chat.cli.{module}", *arguments]
+        done = subprocess.run(run, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.endswith(": standard output cannot be written (No space left on device)\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it takes a POSIX shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_were_closed_are_no_defect(closed: str) -> None:
+    shell = ["sh", "-c", f"{sys.executable} -m mp13.chat.cli.config show {closed}"]
+    done = subprocess.run(shell, env=environment(), capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_process_of_its_own_ends_the_same_way(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-m", "mp13.chat.cli.mp13chat", *ASK, "--set", "top_p=7"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "top_p = 7" in done.stderr
 

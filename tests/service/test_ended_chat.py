@@ -24,12 +24,12 @@ LOCK = "launch.lock"  # stays, see service/leftovers.py
 class OnTerminal:
     """The chat on a pseudo-terminal; `said` is all that it wrote there."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, *how: str) -> None:
         self._master, self.slave = pty.openpty()
         self.modes = termios.tcgetattr(self.slave)
         self.said = b""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fakes.talking_chat", model], cwd=ROOT, start_new_session=True,
+            [sys.executable, "-m", "tests.fakes.talking_chat", model, *how], cwd=ROOT, start_new_session=True,
             stdin=self.slave, stdout=self.slave, stderr=self.slave,
             env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "TERM": "xterm-256color"},
         )  # fmt: skip
@@ -63,8 +63,8 @@ def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
 
 
 @contextmanager
-def a_chat(model: str) -> Iterator[OnTerminal]:
-    chat = OnTerminal(model)
+def a_chat(model: str, *how: str) -> Iterator[OnTerminal]:
+    chat = OnTerminal(model, *how)
     try:
         yield chat
     finally:
@@ -110,6 +110,40 @@ def test_in_the_middle_of_an_answer(number: signal.Signals, runtime: Path) -> No
             assert b"Traceback" not in chat.said
     [answer] = answers()
     assert answer.split() == [str(count) for count in range(len(answer.split()))]
+    no_engine_stays(runtime)
+    assert left(runtime) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize("how", ["plain", "count 4000"])
+def test_in_the_middle_of_an_answer_without_a_screen(how: str, number: signal.Signals, runtime: Path) -> None:
+    """What is on the terminal is what is kept."""
+    with a_chat("fake", how) as chat:
+        if how == "plain":
+            chat.sees("base> ")
+            chat.press("count 4000\r")
+        chat.sees(" 40 41 ")
+        chat.process.send_signal(number)
+        assert chat.process.wait(10) == 128 + number
+        chat.sees("[base · stopped]")
+        assert termios.tcgetattr(chat.slave) == chat.modes
+        assert b"Traceback" not in chat.said
+        [answer] = answers()
+        assert len(answer.split()) > 40
+        assert f"{answer}\r\n".encode() in chat.said
+    no_engine_stays(runtime)
+    assert left(runtime) == []
+
+
+def test_at_a_line_without_a_screen(runtime: Path) -> None:
+    with a_chat("fake", "plain") as chat:
+        chat.sees("base> ")
+        chat.press("half a line")
+        chat.sees("half a line")
+        chat.process.terminate()
+        assert chat.process.wait(10) == 128 + signal.SIGTERM
+        assert termios.tcgetattr(chat.slave) == chat.modes
+        assert b"Traceback" not in chat.said
     no_engine_stays(runtime)
     assert left(runtime) == []
 

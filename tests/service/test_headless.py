@@ -104,6 +104,12 @@ def test_an_adapter_that_is_nowhere_is_refused_before_the_model_loads(run: Run, 
     assert host.clients == []
 
 
+def test_a_mark_of_utf8_before_a_script_is_no_text(run: Run, host: FakeHost, tmp_path: Path) -> None:
+    (tmp_path / "script").write_bytes(b"\xef\xbb\xbf# a comment\r\nfirst\r\n")
+    assert run("--script", str(tmp_path / "script")).code == 0
+    assert host.requests[-1].messages[-1].content == "first"
+
+
 def test_a_script_stops_at_what_fails_and_says_where(run: Run, host: FakeHost, tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("first\n/adaptor pirate\nsecond\n")
@@ -216,6 +222,15 @@ def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:
     assert "Error" not in err
 
 
+def test_a_mark_of_utf8_before_what_is_piped_in_is_no_text(tmp_path: Path) -> None:
+    command = [WITH_FAKE.replace("50_000", "2"), "--model", str(tmp_path)]
+    with piped(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as chat:
+        chat.communicate(b"\xef\xbb\xbfhi\r\n", timeout=60)
+    assert chat.returncode == 0
+    with ConversationStore() as store:
+        assert store.turns(store.find("latest"))[0].text == "hi"
+
+
 def test_a_pipe_that_stays_open_does_not_hold_up_a_prompt(tmp_path: Path) -> None:
     started = time.monotonic()
     with piped([WITH_FAKE, "-p", "hi", "--model", str(tmp_path), "--json", "--no-log"], stdin=subprocess.PIPE,
@@ -284,6 +299,15 @@ def test_a_comparison_needs_two_mixes_and_no_script(run: Run, tmp_path: Path) ->
     (tmp_path / "script").write_text("hi\n")
     code, _, err = run("--script", str(tmp_path / "script"), "--compare", "base", "--compare", "a")
     assert (code, "write a line /compare" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--compare", "a:", "--compare", "b"), ("--compare", "a", "--compare", "a:1"), ("--diff", "a b"), ("--diff", "+")],
+)
+def test_mixes_that_are_none_are_refused_before_an_engine_loads(run: Run, host: FakeHost, flags: list[str]) -> None:
+    assert run("-p", "hi", *flags).code == 2
+    assert host.clients == []
 
 
 def test_a_script_compares_keeps_and_takes_apart(run: Run, host: FakeHost, tmp_path: Path) -> None:

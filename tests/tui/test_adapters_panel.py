@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from mp13.chat.conversation.turn import Turn
 from mp13.chat.tui.outlook import WARM, WARMING, Watch
 from mp13.chat.tui.widgets.adapters import AdapterList, AdaptersPanel
 from mp13.library.adapters import AdapterOnDisk
 from mp13.service.schema import AdapterInfo
 from tests.fakes import fake_session
-from tests.fakes.fake_session import FakeSession
+from tests.fakes.fake_session import FakeSession, answer
 from tests.tui.conftest import Chat, chatting
 
 WIDE = (120, 36)
@@ -92,7 +93,8 @@ class TestRows:
 class TestChoosing:
     async def test_enter_lets_one_answer_alone_and_says_so_only_in_the_panel(self) -> None:
         async with chatting(FakeSession(mix="json"), size=WIDE) as chat:
-            await chat.press("f4", "down", "down", "enter")
+            await chat.until(lambda: "pirate" in panel(chat))
+            await chat.press("f4", "down", "enter")
             await chat.until(lambda: chat.session.mix == "pirate")
             await chat.until(lambda: row(chat, "● pirate").startswith("2 ● pirate ━━━━━━ 1"))
             assert "answers from here on" not in chat.shown()
@@ -142,12 +144,14 @@ class TestChoosing:
 
     async def test_the_weights_of_the_others_stay(self) -> None:
         async with chatting(FakeSession(mix="json:0.5"), size=WIDE) as chat:
-            await chat.press("f4", "down", "down", "space")
+            await chat.until(lambda: "pirate" in panel(chat))
+            await chat.press("f4", "down", "space")
             await chat.until(lambda: chat.session.mix == "json:0.5+pirate")
 
     async def test_what_is_unfit_is_refused_with_its_reason_and_nothing_changes(self) -> None:
         async with chatting(FakeSession(mix="json"), size=WIDE) as chat:
-            await chat.press("f4", "down", "down", "down", "enter")
+            await chat.until(lambda: "pirate" in panel(chat))
+            await chat.press("f4", "down", "down", "enter")
             await chat.sees("wide cannot be used: its rank 128")
             assert chat.session.mix == "json"
             await chat.until(lambda: row(chat, "● json"))
@@ -161,7 +165,8 @@ class TestChoosing:
         session = FakeSession(mix="json")
         monkeypatch.setattr(session, "set_mix", refused)
         async with chatting(session, size=WIDE) as chat:
-            await chat.press("f4", "down", "down", "enter")
+            await chat.until(lambda: "pirate" in panel(chat))
+            await chat.press("f4", "down", "enter")
             await chat.sees("its file is damaged")
             await chat.until(lambda: row(chat, "● json") and row(chat, "○ pirate"))
 
@@ -186,6 +191,18 @@ class TestSwitching:
             await chat.press("alt+2")
             await chat.until(lambda: "● pirate ·" in chat.status)
             await chat.press("f4", "left")
+            await chat.until(lambda: chat.session.mix == "pirate:0.9")
+
+    @pytest.mark.parametrize("size", [(80, 24), WIDE])
+    async def test_the_mark_begins_on_the_mix_in_force_when_a_conversation_is_gone_on_with(
+        self, size: tuple[int, int]
+    ) -> None:
+        turns = (Turn("user", "hi", "pirate"), answer("Arr.", "pirate"))
+        async with chatting(FakeSession(turns=turns, mix="pirate"), size) as chat:
+            await chat.press("f4")
+            rows = chat.conversation.query_one(AdapterList)
+            await chat.until(lambda: rows.marked == "pirate")
+            await chat.press("left")
             await chat.until(lambda: chat.session.mix == "pirate:0.9")
 
     async def test_what_is_unfit_or_not_there_is_refused(self) -> None:
@@ -215,7 +232,8 @@ class TestWeights:
     )
     async def test_they_move_by_keys(self, keys: list[str], mix: str) -> None:
         async with chatting(FakeSession(mix="json:0.5"), size=WIDE) as chat:
-            await chat.press("f4", "down", *keys)
+            await chat.until(lambda: "pirate" in panel(chat))
+            await chat.press("f4", *keys)
             await chat.until(lambda: chat.session.mix == mix)
             assert chat.prompt.text == ""
 
@@ -230,14 +248,16 @@ class TestWeights:
 
         session.set_mix = noted  # type: ignore[method-assign]
         async with chatting(session, size=WIDE) as chat:
-            await chat.press("f4", "down", *["right"] * 4)
+            await chat.until(lambda: "pirate" in panel(chat))
+            await chat.press("f4", *["right"] * 4)
             await chat.until(lambda: row(chat, "json").startswith("1 ● json ━━━━━─ 0.9"))
             await chat.until(lambda: session.mix == "json:0.9")
             assert mixes == ["json:0.9"]
 
     async def test_a_number_that_is_typed_is_seen_and_escape_takes_it_back(self) -> None:
         async with chatting(FakeSession(mix="json:0.5"), size=WIDE) as chat:
-            await chat.press("f4", "down", "2")
+            await chat.until(lambda: "pirate" in panel(chat))
+            await chat.press("f4", "2")
             await chat.until(lambda: row(chat, "json").startswith("1 ● json 2"))
             await chat.press("escape")
             await chat.until(lambda: "0.5" in row(chat, "json"))
@@ -245,7 +265,8 @@ class TestWeights:
 
     async def test_the_base_has_none(self) -> None:
         async with chatting(FakeSession(mix="json"), size=WIDE) as chat:
-            await chat.press("f4", "right")
+            await chat.until(lambda: "pirate" in panel(chat))
+            await chat.press("f4", "up", "right")
             await chat.sees("The base has no weight")
             assert chat.session.mix == "json"
 

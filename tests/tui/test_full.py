@@ -9,8 +9,10 @@ from syrupy.assertion import SnapshotAssertion
 
 from mp13.chat.conversation.room import Room
 from mp13.chat.conversation.store import ConversationStore
+from mp13.chat.conversation.turn import Turn
 from mp13.chat.tui.screens.full import FullScreen
 from mp13.errors import ContextError
+from mp13.service.schema import CountReport
 from tests.fakes.fake_session import FakeSession
 from tests.fakes.stored import stored
 from tests.tui.conftest import Chat, chatting
@@ -28,8 +30,14 @@ def store(tmp_path: Path) -> Iterator[ConversationStore]:
 
 async def fill(chat: Chat) -> None:
     """Two exchanges, and a prompt for which there is no room."""
+    session = chat.session
     await chat.say("one")
     await chat.say("two")
+
+    async def count(turns: list[Turn], prompt: Turn, begun: Turn | None = None) -> CountReport:
+        return CountReport(session.next_room.prompt_tokens, session.next_room.context_limit)
+
+    session._asking.count = count  # type: ignore[method-assign]
     await chat.send("three")
     await chat.until(lambda: isinstance(chat.app.screen, FullScreen))
     await chat.sees("The context is full")
@@ -44,6 +52,7 @@ class TestChoice:
         async with chatting(FakeSession(*SCRIPT, store=store)) as chat:
             await fill(chat)
             await chat.sees("9,000 tokens", "8,192", "the oldest 1 exchange (3,000 tokens)")
+            assert "9,000/8,192 ctx" in chat.status
 
     async def test_the_oldest_may_be_left_out(self, store: ConversationStore) -> None:
         async with chatting(FakeSession(*SCRIPT, store=store)) as chat:

@@ -17,7 +17,8 @@ TURNS = (Turn("user", "What is the sea?", "json"), answer("The sea of before.", 
 async def following(*answers: list[Step]) -> AsyncIterator[Chat]:
     """The focus is on json in the panel, the last answer follows, and was previewed under the mix that it has."""
     async with chatting(FakeSession(["As it was."], turns=TURNS, mix="json"), size=WIDE) as chat:
-        await chat.press("f4", "down", "f")
+        await chat.until(lambda: "pirate" in chat.shown())
+        await chat.press("f4", "f")
         await chat.sees("As it was.", "a preview: Enter keeps it", "the last answer follows")
         chat.session.script(*answers)
         yield chat

@@ -49,6 +49,26 @@ class TestRealSession:
         async with chatting(opened(FakeHost(), model, "latest")) as chat:
             await chat.sees("The half", "base · stopped")
 
+    async def test_an_answer_that_was_cut_off_counts_at_once_and_after_a_resume(self, model: str) -> None:
+        """A scripted engine counts a token a word, and four around each message."""
+        make_adapter("pirate")
+        host = FakeHost(["an ", "answer"], ["The half", asyncio.Event()])
+        async with chatting(opened(host, model), size=(120, 24)) as chat:
+            await chat.say("/adapter pirate")
+            await chat.say("hello there")
+            await chat.until(lambda: "22/512 ctx" in chat.status)  # as its metrics have it
+            await chat.send("go")
+            await chat.sees("The half")
+            await chat.press("escape")
+            await chat.until(lambda: "23/512 ctx" in chat.status)
+            assert "tok/s" not in chat.status
+        host = FakeHost()
+        async with chatting(opened(host, model, "latest"), size=(120, 24)) as chat:
+            await chat.until(lambda: "23/512 ctx" in chat.status)
+            assert host.counted[-1].adapters == "pirate"
+            await chat.say("/new")
+            await chat.until(lambda: "0/512 ctx" in chat.status)
+
     async def test_after_the_engine_died_in_an_answer_the_next_prompt_starts_another(self, model: str) -> None:
         host = FakeHost(["The half", EngineGone("the engine process has ended; send the prompt again")], ["Back."])
         async with chatting(opened(host, model)) as chat:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mp13.chat.conversation.session import ChatSession
+from mp13.chat.conversation.turn import LoadNote
 from mp13.chat.tui import app as tui
 from mp13.errors import ConfigError
 from tests.fakes.fake_session import FakeSession
@@ -59,6 +60,13 @@ class TestFirstFrame:
             while len(session.turns) < 2:
                 await pilot.pause(0.01)
         assert session.asked == [("base", "hi")]
+
+
+class TestNotesOfStarting:
+    async def test_what_was_done_before_the_engine_loads_is_said_in_the_conversation(self) -> None:
+        session = FakeSession(load=[LoadNote("one: a [b]new\x1b[31m one"), *FakeSession()._load])
+        async with chatting(session) as chat:
+            await chat.sees("one: a [b]new one")
 
 
 class TestErrorsOfStarting:

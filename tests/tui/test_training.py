@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from mp13.chat.tui.screens.train_form import TrainScreen
+from mp13.chat.tui.screens.train_form import TrainScreen, _Files
 from mp13.chat.tui.screens.training import TrainingScreen
 from mp13.service.client import EngineGone
 from tests.fakes.fake_session import FakeSession
@@ -153,3 +153,7 @@ async def test_the_form_completes_a_path_and_stays_without_data(data: str) -> No
         await chat.sees("is needed")
         await chat.press(*"but")
         await chat.sees("butler.jsonl")
+
+
+async def test_a_path_into_nobodys_home_has_no_completion() -> None:
+    assert await _Files().get_suggestion("~nobody-here/x") is None

@@ -259,6 +259,20 @@ class TestWhatElse:
             await chat.press("p")
             await chat.until(lambda: chat.session.pin is None)
 
+    async def test_pin_holds_for_every_branch_below_the_turn_under_the_cursor(self) -> None:
+        async with chatting(FakeSession(["Aye."], turns=TURNS)) as chat:
+            await chat.press("alt+up", "p")  # the last answer, pirate's
+            await told(chat, "from turn 4 on")
+            await chat.press("up", "up", "p")  # the first answer, the base's
+            await told(chat, "base answers in this branch from turn 2 on")
+            assert chat.session.pin == "base"
+            turns = chat.session.turns
+            assert [chat.session.pin_at(turn) for turn in turns] == [None, "base", "base", "base"]
+            await chat.say("/edit 3 Who else makes it?")
+            assert chat.session.asked[-1] == ("base", "Who else makes it?")
+            await chat.press("alt+up", "up", "up", "p")
+            await chat.until(lambda: chat.session.pin is None)
+
     async def test_go_on_goes_on_with_an_answer_that_was_cut_off(self) -> None:
         cut = replace(answer("The half"), finish_reason="length")
         async with chatting(FakeSession([" is done."], turns=[Turn("user", "go", "base"), cut])) as chat:

@@ -44,6 +44,11 @@ async def ask(session: ChatSession, text: str) -> None:
         ("/set temprature", "unknown setting 'temprature'; did you mean 'temperature'?"),
         ("/set top_p=7", "top_p = 7.0 cannot be used; .*at most 1 .from /set."),
         ("/set log=false", "log cannot change in a running chat"),
+        ("/set stop=" + "[" * 100_000, "stop = .* cannot be used"),
+        ("/import " + "a" * 300, "cannot name a file or folder .File name too long"),
+        ("/import '\0'", "cannot name a file or folder .embedded null byte"),
+        ("/import ~nobody-here/x", "'~nobody-here/x' cannot name a file or folder"),
+        ("/model " + "a" * 300, "cannot name a file or folder .File name too long"),
         ("/new now", "/new takes no argument, but 'now' was given"),
         ("/resume zz", "there is no conversation to resume"),
     ],
@@ -224,3 +229,11 @@ class TestAdapters:
     async def test_a_mistake_is_a_sentence(self, session: ChatSession, line: str, sentence: str) -> None:
         with pytest.raises(ConfigError, match=sentence):
             await session.command(f"/adapters {line}")
+
+
+async def test_bytes_that_were_no_text_are_looked_for_and_kept_as_text_all_the_same(session: ChatSession) -> None:
+    await ask(session, "hi")
+    assert "nothing contains" in (await session.command("/find zz\udcff")).message
+    assert "called" in (await session.command("/title a\ud800b")).message
+    assert session.store is not None
+    assert session.store.conversations()[0].title == "a?b"

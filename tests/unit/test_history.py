@@ -9,7 +9,7 @@ import pytest
 
 from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.turn import Turn
-from mp13.chat.history.export import export, markdown, numbers, samples
+from mp13.chat.history.export import export, markdown, numbers, samples, text_of
 from mp13.chat.history.importing import import_file
 from mp13.errors import ConfigError, Mp13Error
 from mp13.library.data.check import check
@@ -111,6 +111,30 @@ class TestOurJson:
         with pytest.raises(ConfigError, match=rf"all.json: .*{told}.*nothing was imported"):
             import_file(tmp_path / "all.json", store)
         assert store._rows("SELECT (SELECT count(*) FROM turns), (SELECT count(*) FROM conversations)") == [(0, 0)]
+
+    @pytest.mark.parametrize(
+        ("key", "value", "told"),
+        [
+            ("skipped", "1" + "0" * 400, r"turns\[0\]: skipped = 1000.* is no number of exchanges"),
+            ("skipped", "-1", r"turns\[0\]: skipped = -1 "),
+            ("token_ids", "[5, -1]", r"turns\[0\]: token_ids: -1 is no token's id"),
+            ("token_ids", "[1" + "0" * 30 + "]", r"turns\[0\]: token_ids: 1000.* is no token's id"),
+            ("created_at", "1e300", r"turns\[0\]: created_at = 1e\+300 is no time"),
+            ("created_at", "-1.0", r"turns\[0\]: created_at = -1.0 is no time"),
+        ],
+    )
+    def test_numbers_that_mean_nothing_are_refused(
+        self, store: ConversationStore, tmp_path: Path, key: str, value: str, told: str
+    ) -> None:
+        """They would be stored, and spoil the conversation when it is shown or gone on with."""
+        fill(store)
+        archive = json.loads(text_of([store.whole("c" * 32)], "json"))
+        store.forget(["c" * 32])
+        archive["conversations"][0]["turns"][0][key] = "here"
+        (tmp_path / "one.json").write_text(json.dumps(archive).replace('"here"', value))
+        with pytest.raises(ConfigError, match=rf"one.json: conversations\[0\].{told}.*nothing was imported"):
+            import_file(tmp_path / "one.json", store)
+        assert store.known_ids() == []
 
     def test_a_file_cut_in_the_middle_names_the_line(self, store: ConversationStore, tmp_path: Path) -> None:
         fill(store)

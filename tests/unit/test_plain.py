@@ -4,13 +4,15 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
 from mp13.chat.cli.background import Background
 from mp13.chat.cli.plain import GREETING, PlainChat
 from mp13.chat.conversation.diff import Diff, DiffToken
-from mp13.chat.conversation.turn import EngineFailed, LoadProgress, Turn
+from mp13.chat.conversation.turn import EngineFailed, LoadNote, LoadProgress, Turn
+from mp13.chat.ending import exit_when_told_to_end
 from mp13.errors import ContextError, Mp13Error
 from tests.fakes.fake_session import FakeSession, answer
 
@@ -66,6 +68,10 @@ class TestAnswers:
         assert "ab\n" in texts[0]
         assert texts[1].count("weights") == 1
         assert all(line.isprintable() for text in texts for line in text.split("\n"))
+
+    def test_what_was_done_before_the_engine_loads_is_said(self, capsys: pytest.CaptureFixture[str]) -> None:
+        chat(FakeSession(load=[LoadNote("one: a new one\x1b[31m"), *FakeSession()._load]))
+        assert "mp13chat: one: a new one\n" in shown(capsys)[1]
 
     def test_a_line_that_ends_with_a_backslash_goes_on(self) -> None:
         session = FakeSession()
@@ -127,6 +133,19 @@ class TestStopping:
         assert out == "half an\nstopped\nWhole.\n\n"
         assert "stopped]" in err
         assert [turn.text for turn in session.turns] == ["one", "half an", "two", "Whole."]
+
+    def test_told_to_end_it_ends_even_if_what_runs_comes_to_its_end_all_the_same(self) -> None:
+        async def stubborn() -> str:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(30)
+            return "done"
+
+        told = threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGTERM))
+        with Background() as background, pytest.raises(SystemExit) as ended, exit_when_told_to_end():
+            told.start()
+            background.run(stubborn())
+        assert ended.value.code == 128 + signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
     def test_ctrl_c_at_a_line_drops_the_line_and_says_how_to_leave(self, capsys: pytest.CaptureFixture[str]) -> None:
         session = FakeSession()

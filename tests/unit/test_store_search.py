@@ -1,6 +1,8 @@
 """Search finds what was said in any script, takes quotes and operators for text, and puts the best first."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -86,6 +88,27 @@ def test_what_was_deleted_is_not_found_in_any_script(store: ConversationStore) -
     store.delete("c1")
     store.move("c0", None, removed=["t0"])
     assert found(store, "公园") == []
+
+
+@pytest.mark.parametrize("word", ["forty", "四十"])
+def test_a_turn_that_forks_copied_is_found_once(store: ConversationStore, word: str) -> None:
+    """In the conversation that is open, or where it was first; and where copies are asked for, in each."""
+    original, other = Turn("user", f"the {word} thieves", "base"), Turn("user", f"{word} winks", "base")
+    store.add("first", original)
+    store.add("other", other)
+    for fork in ("second", "third"):
+        store.add(fork, replace(original, id=fork))
+    store.add("again", Turn("user", original.text, "base", created_at=original.created_at + 60))  # said once more
+
+    def where(**how: Any) -> list[str]:
+        return sorted(hit.conversation_id for hit in store.search(word, **how))
+
+    assert where() == ["again", "first", "other"]
+    assert where(present="third") == ["again", "other", "third"]
+    assert where(copies=True) == ["again", "first", "other", "second", "third"]
+    assert len(store.search(word, 2)) == 2
+    store.delete("first")
+    assert where() == ["again", "other", "second"]
 
 
 def test_a_snippet_shows_what_was_found_in_a_long_text() -> None:

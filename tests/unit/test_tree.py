@@ -12,7 +12,7 @@ from mp13.chat.conversation.session import ChatSession
 from mp13.chat.conversation.store import ConversationStore
 from mp13.chat.conversation.turn import AnswerDone, Asked, Keeping, TextDelta
 from mp13.chat.settings.load import load_settings
-from mp13.errors import ConfigError, ContextError, Mp13Error
+from mp13.errors import AdapterError, ConfigError, ContextError, Mp13Error
 from tests.fakes.fake_adapter import make_adapter
 from tests.fakes.fake_client import FakeHost
 
@@ -211,12 +211,59 @@ class TestBranches:
         assert again.tree.pin is None
         await again.close()
 
+    async def test_a_pin_is_on_a_turn_and_what_was_pinned_further_on_gives_way(
+        self, session: ChatSession, host: FakeHost
+    ) -> None:
+        for text in ("first", "second"):
+            await say(session, text)
+        await session.command("/pin pirate")
+        with pytest.raises(AdapterError):
+            await session.command("/pin nobody")
+        assert session.pin == session.mix == "pirate"
+        assert "from turn 2 on" in (await session.command("/pin base 2")).message
+        await say(session, "third")
+        await answer(session, Ask("other second", turn="3"))
+        await answer(session, Ask("other first", turn="1"))
+        with pytest.raises(ConfigError, match=r"/go .* goes there"):
+            await session.command(f"/pin base {session.tree.siblings(session.turns[0])[0].id}")
+        again = ChatSession.open(session.settings, "latest", host)  # type: ignore[arg-type]
+        assert again.pin is None
+        first = again.tree.siblings(again.turns[0])[0]
+        again.tree.go(first)
+        assert again.pin == "base"
+        assert [again.pin_at(turn) for turn in again.turns[:2]] == [None, "base"]
+        await again.command("/pin - 2")
+        assert again.pin is None
+        await again.close()
+
     async def test_a_pin_before_the_first_prompt_holds_from_it_on(self, session: ChatSession, host: FakeHost) -> None:
         await session.command("/pin pirate")
         await say(session, "first")
         again = ChatSession.open(session.settings, "latest", host)  # type: ignore[arg-type]
         assert (host.requests[0].adapters, again.tree.pin) == ("pirate", "pirate")
         await again.close()
+
+
+class TestLeavingOut:
+    @pytest.mark.parametrize("number", ["2", "99999999999999999999999", "9" * 5000])
+    async def test_more_than_there_is_cannot_be_left_out_and_the_next_turn_is_kept(
+        self, session: ChatSession, number: str
+    ) -> None:
+        await say(session, "first")
+        with pytest.raises(ConfigError, match="give 0 to 1"):
+            await session.command(f"/drop {number}")
+        with pytest.raises(ConfigError):
+            await session.command(f"/branch {number}")
+        if number != "2":
+            with pytest.raises(ConfigError, match="there is no turn"):
+                await session.command(f"/go {number}")
+            with pytest.raises(ConfigError, match="there is no answer"):
+                await session.command(f"/keep {number}")
+        await session.command("/drop 1")
+        await say(session, "second")
+        assert session.not_kept is None
+        assert stored(session) == path(session)
+        assert session.turns[-1].skipped == 1
 
 
 class TestFullContext:

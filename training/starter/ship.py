@@ -1,7 +1,10 @@
 """Puts trained adapters into the package, in bfloat16 and without the run's records: `python training/starter/ship.py
 FOLDER…`, each made by `mp13 train --recipe training/starter/recipes/NAME.toml`.
+
+SHA256SUMS gets the new files; what it has of earlier ones stays, so that a chat knows those that it finds installed.
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -20,6 +23,15 @@ def ship(made: Path, target: Path) -> None:
     (target / WEIGHTS).chmod(0o644)
     fields = json.loads((made / CONFIG).read_text(encoding="utf-8"))
     (target / CONFIG).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    _note(target)
+
+
+def _note(target: Path) -> None:
+    sums = target.parent / "SHA256SUMS"
+    files = sorted(target.iterdir())
+    made = {f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {target.name}/{file.name}" for file in files}
+    known = set(sums.read_text(encoding="utf-8").splitlines()) | made
+    sums.write_text("".join(f"{line}\n" for line in sorted(known, key=lambda line: line[66:])), encoding="utf-8")
 
 
 if __name__ == "__main__":

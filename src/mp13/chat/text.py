@@ -1,4 +1,5 @@
-"""What may reach a terminal. Every sink that draws model text, names or logs passes it through `printable`."""
+"""What may reach a terminal. Every sink that draws model text, names or logs passes it through `printable`. And what a
+person may write for a number."""
 
 import re
 
@@ -32,3 +33,9 @@ def one_line(text: str) -> str:
 def utf8(text: str) -> str:
     """`text` with lone surrogates (bytes of the command line that were no UTF-8) replaced, so that it can be stored."""
     return text.encode("utf-8", "replace").decode()
+
+
+def number_in(text: str, least: int, most: int) -> int | None:
+    """The number from `least` to `most` that `text` is; None where it is none such."""
+    is_number = text.isascii() and text.isdigit() and len(text) < 10  # int() refuses thousands of digits
+    return int(text) if is_number and least <= int(text) <= most else None

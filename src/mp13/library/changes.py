@@ -20,7 +20,7 @@ from mp13.library.hub import HubPlace, fetched, parse_place
 from mp13.library.hub_choice import adapter_files
 from mp13.library.hub_transfer import Progress
 from mp13.library.notes import read_notes, write_notes
-from mp13.library.paths import adapters_dir
+from mp13.library.paths import adapters_dir, given_path
 from mp13.library.placing import changing, check_new_name, discard, place, readable_errors, staging
 from mp13.library.starter_removals import note_removal
 
@@ -115,7 +115,7 @@ def export_adapter(name: str, target: Path, folders: Sequence[Path]) -> Path:
     adapter = find_adapter(name, folders)
     if not adapter.whole:
         raise AdapterError(f"{name!r} cannot be exported: {adapter.unfit}")
-    target = target.expanduser().absolute()
+    target = given_path(target).absolute()
     if target.is_dir() and not is_adapter(target):
         target /= name
     if target.exists() or target.is_symlink():

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from mp13.errors import AdapterError, Mp13Error
 from mp13.hub_errors import hub_reason
 from mp13.library.hub_transfer import Progress, RemoteFile, bytes_here, transfer
+from mp13.library.paths import given_path
 from mp13.library.placing import DOWNLOADS, readable_errors
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -74,8 +75,8 @@ def is_path(text: str) -> bool:
 
 def parse_place(text: str) -> HubPlace | Path:
     """A folder that exists or is written as one, else a place of the Hub if it can be one."""
-    path = Path(text).expanduser() if text.startswith("~") else Path(text)
-    if "\0" in text or is_path(text) or path.exists():
+    path = given_path(text)
+    if is_path(text) or path.exists():
         return path
     if url := _URL.fullmatch(text):
         repo, tree, rest = url[1].partition("/tree/")

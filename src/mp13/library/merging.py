@@ -8,6 +8,7 @@ from typing import Any
 from mp13.engine.merging.request import METHODS, MergeReport, MergeRequest
 from mp13.engine.request import OnProgress
 from mp13.library.notes import write_notes
+from mp13.library.paths import given_path
 from mp13.library.placing import MERGES
 from mp13.library.worker import new_folder, run_worker
 
@@ -21,7 +22,7 @@ def merge(request: MergeRequest, on_progress: OnProgress = lambda stage, fractio
     Raises:
         ConfigError: the folder exists or cannot be made. ModelError, AdapterError, MixError: the mix cannot be merged.
     """
-    out = Path(request.out).expanduser().absolute()
+    out = given_path(request.out).absolute()
     with new_folder(out, MERGES) as folder:
         fields = run_worker("mp13.engine.merging", dataclasses.replace(request, out=str(folder)), on_progress)
         report = _report(fields)

@@ -18,7 +18,7 @@ from mp13.library.hub import HubPlace, fetched, is_path, parse_place
 from mp13.library.hub_choice import model_files
 from mp13.library.hub_transfer import Progress
 from mp13.library.notes import read_notes, write_notes
-from mp13.library.paths import models_dir
+from mp13.library.paths import given_path, models_dir
 from mp13.library.placing import changing, discard, place, readable_errors
 
 _LARGEST_CONFIG = 16 << 20  # bytes
@@ -52,7 +52,7 @@ def model_folder(name: str) -> Path:
     Raises:
         ModelError: it is none of these.
     """
-    path = Path(name).expanduser()
+    path = given_path(name)
     if path.exists():
         return path
     for model in list_models():

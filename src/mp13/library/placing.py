@@ -61,15 +61,20 @@ def place(made: Path, target: Path, library: Path, replace_it: bool, taken: Mp13
         if target.exists() or target.is_symlink():
             if not replace_it:
                 raise taken
-            old = _aside(target, library)
-            try:
-                made.rename(target)
-            except OSError:
-                old.rename(target)
-                raise
-            _delete(old)
+            swap(made, target, library)
         else:
             made.rename(target)
+
+
+def swap(made: Path, target: Path, library: Path) -> None:
+    """Let `made` take the place of `target`, which is deleted; where it cannot, `target` stays. Within `changing`."""
+    old = _aside(target, library)
+    try:
+        made.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    _delete(old)
 
 
 def discard(target: Path, library: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from mp13.engine.quantizing.request import QuantizeReport, QuantizeRequest
 from mp13.engine.request import OnProgress
 from mp13.library.notes import write_notes
+from mp13.library.paths import given_path
 from mp13.library.placing import MERGES
 from mp13.library.worker import new_folder, run_worker
 
@@ -21,7 +22,7 @@ def quantize(request: QuantizeRequest, on_progress: OnProgress = lambda stage, f
         ConfigError: the folder exists or cannot be made, or the model cannot be quantized so.
         ModelError: the model cannot be read. UnsupportedError: hqq is not installed.
     """
-    out = Path(request.out).expanduser().absolute()
+    out = given_path(request.out).absolute()
     with new_folder(out, MERGES) as folder:
         fields = run_worker("mp13.engine.quantizing", dataclasses.replace(request, out=str(folder)), on_progress)
         report = QuantizeReport(**fields)

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from mp13.engine.training.checkpoints import RunFolder
 from mp13.engine.training.record import RECORD_FILE, RunRecord
 from mp13.errors import ConfigError, TrainingError
+from mp13.library.paths import given_path
 
 State = Literal["done", "ended early", "running", "broken off"]
 
@@ -62,7 +63,7 @@ def is_run(path: Path) -> bool:
 
 def _found(name: str, folders: Sequence[Path]) -> TrainingRun:
     places = [folder / name for folder in folders] if os.path.basename(name) == name else []
-    path = next((place for place in (*places, Path(name).expanduser()) if is_run(place)), None)
+    path = next((place for place in (*places, given_path(name)) if is_run(place)), None)
     if path is None:
         known = ", ".join(run.name for run in list_runs(folders)) or "none"
         raise ConfigError(f"there is no training run {name!r}; known are: {known}")

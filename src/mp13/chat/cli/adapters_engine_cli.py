@@ -23,6 +23,7 @@ from mp13.library.adapter_folder import is_adapter, look_at
 from mp13.library.adapters import AdapterOnDisk, find_adapter
 from mp13.library.hub import is_path
 from mp13.library.merging import METHODS, merge
+from mp13.library.paths import given_path
 from mp13.library.starter import install_starter
 
 Model = Annotated[
@@ -76,7 +77,7 @@ def merge_(
 
 def _named_or_at(text: str, settings: Settings) -> AdapterOnDisk:
     """An adapter of the list, or else the one in the folder `text`."""
-    folder = Path(text).expanduser()
+    folder = given_path(text)
     if not is_path(text):
         try:
             return find_adapter(text, settings.adapter_folders)

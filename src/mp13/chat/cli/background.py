@@ -1,6 +1,7 @@
 """An event loop in a thread of its own, so that the main thread can wait for a line and the engine is served meanwhile.
 
-Ctrl+C reaches the main thread alone: at a line it is Python's KeyboardInterrupt, in `run` it cancels what runs.
+What ends a wait reaches the main thread alone: Ctrl+C as KeyboardInterrupt, a signal to end as SystemExit. At a line it
+is just that, in `run` it cancels what runs.
 """
 
 import asyncio
@@ -30,25 +31,30 @@ class Background:
         self._loop.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` gives. With Ctrl+C it is cancelled, and when it has come to its end, KeyboardInterrupt raised."""
+        """What `work` gives. KeyboardInterrupt or SystemExit cancels it, and is raised when it has ended."""
         tasks: list[asyncio.Task[Any] | None] = []
 
-        async def told() -> T:
+        async def noted() -> T:
             tasks.append(asyncio.current_task())
             return await work
 
-        future = asyncio.run_coroutine_threadsafe(told(), self._loop)
-        is_interrupted = False
+        future = asyncio.run_coroutine_threadsafe(noted(), self._loop)
+        told: KeyboardInterrupt | SystemExit | None = None
         while True:
             try:
-                return future.result(_LOOK_S)
+                result = future.result(_LOOK_S)
             except NotYet:
                 if future.done():
                     raise
-            except KeyboardInterrupt:
-                is_interrupted = True
+                continue
+            except (KeyboardInterrupt, SystemExit) as error:
+                told = error
                 self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks if task is not None])
+                continue
             except BaseException:
-                if is_interrupted:
-                    raise KeyboardInterrupt from None
+                if told is not None:
+                    raise told from None
                 raise
+            if isinstance(told, SystemExit):  # it was done before it was cancelled
+                raise told
+            return result

@@ -10,14 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from mp13.chat.cli.outcome import FAILURE, INTERRUPTED, complain, outcome, prepare_streams
+from mp13.chat.cli.outcome import FAILURE, INTERRUPTED, complain, outcome
 from mp13.chat.cli.piped import stdin_is_terminal
+from mp13.chat.cli.usage import run_command
 from mp13.chat.settings.load import PROJECT_FILE, check_key, config_file, load_settings
 from mp13.chat.settings.problems import Problem, is_project_file, problems_in, read_text
 from mp13.chat.settings.profiles import profile_names
 from mp13.chat.settings.schema import Settings
 from mp13.chat.settings.user_file import Written, make_file, set_value, unset_value
-from mp13.chat.text import printable, utf8
+from mp13.chat.text import printable
 from mp13.errors import ConfigError, Mp13Error
 from mp13.library.paths import adapters_dir, data_dir, models_dir
 
@@ -196,8 +197,7 @@ def _wizard() -> None:
 
 def main() -> None:
     """The installed command."""
-    prepare_streams()
-    app(args=[utf8(argument) for argument in sys.argv[1:]], prog_name=NAME)
+    run_command(app, NAME)
 
 
 def _tell(data: Any, text: str, as_json: bool) -> None:

@@ -38,7 +38,7 @@ def read_script(path: Path) -> list[Line]:
         ConfigError: the file cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the script {str(path)!r} cannot be read ({error}); give a UTF-8 text file") from None
     numbered = ((number, line.strip()) for number, line in enumerate(lines, start=1))

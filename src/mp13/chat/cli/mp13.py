@@ -5,14 +5,12 @@ The verbs themselves are adapters_cli.py, adapters_engine_cli.py, evaluate.py, m
 data_cli.py, train_cli.py, runs_cli.py and history_cli.py; what they do is the library's, and the service's.
 """
 
-import sys
 from typing import Annotated
 
 import typer
 
 from mp13.chat.cli import data_cli, engines_cli, evaluate, history_cli, models_cli, runs_cli
-from mp13.chat.cli.outcome import prepare_streams
-from mp13.chat.text import utf8
+from mp13.chat.cli.usage import run_command
 
 NAME = "mp13"
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
@@ -36,8 +34,7 @@ def mp13(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def main() -> None:
     """The installed command."""
-    prepare_streams()
-    app(args=[utf8(argument) for argument in sys.argv[1:]], prog_name=NAME)
+    run_command(app, NAME)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from mp13.chat.cli.piped import read_piped, stdin_is_terminal
 from mp13.chat.settings.glance import glance
 from mp13.chat.text import printable, utf8
 from mp13.errors import ConfigError
+from mp13.mix import BASE, parse_mix
 
 if TYPE_CHECKING:
     from mp13.chat.settings.schema import Settings
@@ -112,8 +113,9 @@ def _on_terminal(flags: dict[str, str], given: argparse.Namespace) -> None:
     load, look = partial(_load_settings, flags), glance(flags)
     if look.plain:
         from mp13.chat.cli.plain import chat_plainly
+        from mp13.chat.conversation.session import ChatSession
 
-        return chat_plainly(load, given.resume)
+        return chat_plainly(lambda: ChatSession.open(load(), given.resume))
     from mp13.chat.tui.app import run
 
     sys.exit(run(load, given.resume, look.theme))
@@ -121,7 +123,9 @@ def _on_terminal(flags: dict[str, str], given: argparse.Namespace) -> None:
 
 def _headless(flags: dict[str, str], given: argparse.Namespace) -> None:
     from mp13.chat.cli.headless import Line, read_script, run_headless
+    from mp13.chat.conversation.ask import compared
     from mp13.chat.conversation.session import ChatSession
+    from mp13.chat.ending import unless_told_to_end
 
     if given.plain:
         raise ConfigError("--plain is for a chat on a terminal; what -p, --script or a pipe asks is plain anyway")
@@ -131,14 +135,15 @@ def _headless(flags: dict[str, str], given: argparse.Namespace) -> None:
         raise ConfigError("--compare is for a prompt of -p; write a line /compare MIX MIX TEXT into the script")
     if len(given.compare) == 1:
         raise ConfigError(f"--compare {given.compare[0]} is alone; give --compare two different mixes or more")
-    settings = _load_settings(flags)
-    if given.script is not None:
-        lines = read_script(given.script)
-    else:
-        lines = [Line(_whole_prompt(given.prompt), mixes=tuple(given.compare))]
+    settings, mixes = _load_settings(flags), compared(given.compare)
+    asked = given.script is None
+    lines = [Line(_whole_prompt(given.prompt), mixes=mixes)] if asked else read_script(given.script)
     if given.diff is not None:
+        parse_mix(given.diff or BASE)
         lines.append(Line(f"/diff {given.diff}", where="--diff"))
-    asyncio.run(run_headless(ChatSession.open(settings, given.resume), lines, given.json))
+    work = run_headless(ChatSession.open(settings, given.resume), lines, given.json)
+    if code := asyncio.run(unless_told_to_end(work)):
+        sys.exit(code)
 
 
 def _load_settings(flags: dict[str, str]) -> "Settings":

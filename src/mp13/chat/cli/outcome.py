@@ -1,5 +1,6 @@
 """How a command ends: exit codes, errors as one sentence on stderr, and a reader that went away."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from mp13.chat.text import printable
 from mp13.errors import ConfigError, MixError, Mp13Error, UnsupportedError
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _USAGE_ERRORS = (ConfigError, MixError, UnsupportedError)
 
 
@@ -24,8 +26,18 @@ def outcome(program: str) -> Iterator[None]:
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:  # `mp13chat -p … | head -1`; Python would complain again when it flushes at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
         raise SystemExit(FAILURE) from None
+    except OSError as error:
+        if error.filename is not None or error.errno not in _UNWRITABLE:  # of a stream it has no name
+            raise
+        complain(f"{program}: standard output cannot be written ({error.strerror})")
+        _print_no_more()
+        raise SystemExit(FAILURE) from None
+
+
+def _print_no_more() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(text: str) -> None:
@@ -34,7 +46,9 @@ def complain(text: str) -> None:
 
 
 def prepare_streams() -> None:
-    """Never fail on a character that the terminal's encoding lacks."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+    """Never fail on a character that the terminal's encoding lacks, nor where a stream was closed by whoever calls."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
+        if hasattr(stream := getattr(sys, name), "reconfigure"):
             stream.reconfigure(errors="replace")

@@ -41,4 +41,4 @@ def read_piped(optional: bool) -> str:
         complain("mp13chat: nothing came on standard input for 3 s; going on without it (close it with </dev/null)")
         return ""
     reader.join()
-    return b"".join(chunks).decode("utf-8", "replace").strip()
+    return b"".join(chunks).decode("utf-8-sig", "replace").strip()

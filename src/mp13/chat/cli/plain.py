@@ -18,7 +18,7 @@ from mp13.chat.conversation.badge import badge
 from mp13.chat.conversation.remarks import keeping_text
 from mp13.chat.conversation.session import ChatSession
 from mp13.chat.conversation.turn import EngineFailed
-from mp13.chat.settings.schema import Settings
+from mp13.chat.ending import exit_when_told_to_end
 from mp13.chat.text import printable
 from mp13.errors import ContextError, Mp13Error
 
@@ -28,20 +28,20 @@ _SHOWN = 6  # turns of a conversation that is gone on with
 Read = Callable[[str], str]
 
 
-def chat_plainly(load: Callable[[], Settings], resume: str | None, read: Read = input) -> None:
+def chat_plainly(open_session: Callable[[], ChatSession], read: Read = input) -> None:
     """Chat until the reader leaves. `read` asks for a line, as `input` does; Ctrl+C in it ends the line, not the chat.
 
-    Raises:
-        Mp13Error: the settings cannot be used or the conversation cannot be opened.
+    Raises what `open_session` does, and SystemExit when this process is told to end.
     """
 
-    async def open_session() -> ChatSession:
-        return ChatSession.open(load(), resume)
+    async def opened() -> ChatSession:
+        return open_session()
 
     with Background() as background:
-        session = background.run(open_session())
+        session = background.run(opened())
         try:
-            PlainChat(background, session, read).run()
+            with exit_when_told_to_end():
+                PlainChat(background, session, read).run()
         finally:
             background.run(session.close())
 

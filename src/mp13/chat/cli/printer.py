@@ -17,6 +17,7 @@ from mp13.chat.conversation.turn import (
     EngineFailed,
     EngineReady,
     Keeping,
+    LoadNote,
     LoadProgress,
     SessionEvent,
     TextDelta,
@@ -53,6 +54,9 @@ class Printer:
         match event:
             case LoadProgress(stage, fraction):
                 self._progress(stage, fraction)
+            case LoadNote(text):
+                self._progress.clear()
+                complain(f"mp13chat: {text}")
             case EngineReady(info):
                 self._progress.clear()
                 for note in info.notes:

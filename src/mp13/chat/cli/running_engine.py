@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from mp13.chat.cli.outcome import complain
 from mp13.chat.cli.progress import Progress
 from mp13.chat.settings.schema import Settings
 
@@ -19,7 +20,7 @@ async def running_engine(settings: Settings, progress: Progress) -> AsyncIterato
         Mp13Error: it does not come up.
     """
     from mp13.chat.conversation.connection import EngineConnection, launch
-    from mp13.chat.conversation.turn import EngineFailed, LoadProgress
+    from mp13.chat.conversation.turn import EngineFailed, LoadNote, LoadProgress
 
     connection = EngineConnection(launch)
     try:
@@ -28,6 +29,9 @@ async def running_engine(settings: Settings, progress: Progress) -> AsyncIterato
                 raise event.error
             if isinstance(event, LoadProgress):
                 progress(event.stage, event.fraction)
+            if isinstance(event, LoadNote):
+                progress.clear()
+                complain(event.text)
         yield connection
     finally:
         await connection.close()

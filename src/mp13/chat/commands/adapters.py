@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from mp13.chat.commands.command import Command
 from mp13.chat.commands.comparing import comparison_of
 from mp13.chat.conversation.turn import CommandResult
-from mp13.mix import parse_mix
+from mp13.errors import ConfigError
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
@@ -53,14 +53,17 @@ async def _pin(session: "ChatSession", argument: str) -> CommandResult:
     if not argument:
         pin = session.tree.pin
         return CommandResult(f"{pin} is pinned to this branch" if pin else "nothing is pinned; /pin MIX pins one")
-    if argument == "-":
-        session.tree.set_pin(None)
-        return CommandResult("nothing is pinned from here on; /adapter chooses who answers", mix_changed=True)
-    mix = str(parse_mix(argument))
-    session.tree.set_pin(None)
-    await session.set_mix(mix)
-    session.tree.set_pin(mix)
-    return CommandResult(f"{mix} answers in this branch from here on, whatever is chosen elsewhere", mix_changed=True)
+    mix, _, which = argument.partition(" ")
+    turn, since = (session.tree.turn(which.strip()), f"turn {which.strip()}") if which else (None, "here")
+    if turn is not None and turn not in session.turns:
+        raise ConfigError(f"turn {which.strip()} is on another branch; /go {which.strip()} goes there")
+    if mix == "-":
+        session.tree.set_pin(None, turn)
+        return CommandResult(f"nothing is pinned from {since} on; /adapter chooses who answers", mix_changed=True)
+    mix = await session.set_mix(mix, despite_pin=True)
+    session.tree.set_pin(mix, turn)
+    said = f"{mix} answers in this branch from {since} on, whatever is chosen elsewhere"
+    return CommandResult(said, mix_changed=True)
 
 
 async def _reload(session: "ChatSession", argument: str) -> CommandResult:
@@ -96,6 +99,13 @@ ADAPTER_COMMANDS = (
     ),
     Command("/keep", "[N|MIX]", "Go on with another answer; alone, list them.", _keep, _answers),
     Command("/diff", "[MIX]", "What the answer owes to its mix.", _diff, _mix_names, of_mixes=True),
-    Command("/pin", "[MIX|-]", "Let one mix answer in this branch; '-' frees it.", _pin, _mix_names, of_mixes=True),
+    Command(
+        "/pin",
+        "[MIX|-] [N]",
+        "One mix answers in this branch, or from turn N on; '-' frees it.",
+        _pin,
+        _mix_names,
+        of_mixes=True,
+    ),
     Command("/reload", "[NAME]", "Load adapters again that changed on disk.", _reload, _loaded_names),
 )

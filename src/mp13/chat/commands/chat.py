@@ -58,7 +58,7 @@ async def _resume(session: "ChatSession", argument: str) -> CommandResult:
 async def _find(session: "ChatSession", argument: str) -> CommandResult:
     if not argument:
         raise ConfigError("/find needs words to look for in all conversations")
-    found = session.needed_store.search(argument)
+    found = session.needed_store.search(argument, present=session.conversation_id)
     marks = str.maketrans("\x02\x03\n", "[] ")
     lines = [f"{hit.conversation_id[:8]}  {hit.title[:24]!r}  {hit.snippet.translate(marks)}" for hit in found]
     return CommandResult("\n".join(lines) or f"nothing contains {argument!r}")

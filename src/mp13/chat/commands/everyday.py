@@ -9,7 +9,7 @@ from mp13.chat.conversation.code_blocks import code_blocks
 from mp13.chat.conversation.reasoning import answer_in
 from mp13.chat.conversation.turn import CommandResult
 from mp13.chat.settings.templates import find_template, template_names, templates_folder
-from mp13.chat.text import printable
+from mp13.chat.text import number_in, printable
 from mp13.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def _copy_code(session: "ChatSession", number: str) -> CommandResult:
     blocks = [code for turn in session.turns if turn.role == "assistant" for code in code_blocks(answer_in(turn.text))]
     if not blocks:
         raise ConfigError("no answer has a block of code; /copy copies the last answer")
-    if number and not (number.isascii() and number.isdigit() and 1 <= int(number) <= len(blocks)):
+    place = number_in(number or str(len(blocks)), 1, len(blocks))
+    if place is None:
         raise ConfigError(f"/copy code {number}: there is no such block; this branch has {len(blocks)}, from 1")
-    place = int(number or len(blocks))
     code = printable(blocks[place - 1])
     return CommandResult(f"copied block {place} of {len(blocks)}: {_size(code)}", copied=code)
 

@@ -29,7 +29,7 @@ async def _export(session: "ChatSession", argument: str) -> CommandResult:
     whole = _whole(session)
     if not whole.turns:
         raise ConfigError("there is nothing to export yet; say something first")
-    named = Path(rest[0]).expanduser() if rest else None
+    named = Path(rest[0]) if rest else None
     wanted = format_of(format, named)
     out = named or Path(f"mp13-{whole.id[:8]}.{wanted}")
     return CommandResult(export([whole], out, wanted, replace=force))
@@ -41,7 +41,7 @@ async def _import(session: "ChatSession", argument: str) -> CommandResult:
     words = _words("/import", argument)
     if len(words) != 1:
         raise ConfigError("/import needs one file: JSON of /export, OpenAI's messages, or ShareGPT")
-    imported = import_file(Path(words[0]).expanduser(), session.needed_store)
+    imported = import_file(Path(words[0]), session.needed_store)
     more = f"; /resume {imported.ids[0][:8]} goes on with it" if len(imported.ids) == 1 else ""
     return CommandResult(f"{imported}{more}")
 

@@ -17,6 +17,7 @@ from mp13.chat.commands.setups import SETUP_COMMANDS
 from mp13.chat.commands.training import TRAINING_COMMANDS
 from mp13.chat.commands.tree import TREE_COMMANDS
 from mp13.chat.conversation.turn import CommandResult
+from mp13.chat.text import utf8
 from mp13.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ async def run_command(session: "ChatSession", line: str) -> CommandResult:
         ConfigError: there is no such command; the nearest is suggested and nothing is run.
         Mp13Error: it did not work.
     """
-    word, *rest = line.strip().split(maxsplit=1)
+    word, *rest = utf8(line).strip().split(maxsplit=1)
     command = COMMANDS.get(word)
     if command is None:
         near = difflib.get_close_matches(word, COMMANDS, n=1)

@@ -6,8 +6,10 @@ A turn is named by its number on the path, which /turns shows, or by its id.
 from typing import TYPE_CHECKING
 
 from mp13.chat.commands.command import Command
+from mp13.chat.conversation.answer import exchanges
 from mp13.chat.conversation.ask import Ask
 from mp13.chat.conversation.turn import CommandResult, Turn
+from mp13.chat.text import number_in
 from mp13.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,9 +83,10 @@ async def _fork(session: "ChatSession", argument: str) -> CommandResult:
 
 
 async def _branch(session: "ChatSession", argument: str) -> CommandResult:
-    if not (argument.isascii() and argument.isdigit()):
-        raise ConfigError("/branch needs the number of exchanges to leave behind, as /branch 3")
-    session.branch(int(argument))
+    there = len(exchanges(session.turns))
+    if (count := number_in(argument, 0, there)) is None:
+        raise ConfigError(f"/branch needs the number of exchanges to leave behind, 0 to {there}")
+    session.branch(count)
     if session.turns[-1].role == "user":
         return CommandResult("", ask=Ask())
     return CommandResult("a conversation of its own from here on", turns_changed=True, mix_changed=True)
@@ -102,11 +105,12 @@ async def _drop(session: "ChatSession", argument: str) -> CommandResult:
     if prompt is None:
         raise ConfigError("nothing has been said yet")
     if argument:
-        if not (argument.isascii() and argument.isdigit()):
-            raise ConfigError(f"/drop {argument} is no number of exchanges; write /drop 3, or /drop 0 for none")
-        session.tree.skip(int(argument))
+        there = len(exchanges(session.turns))
+        if (number := number_in(argument, 0, there)) is None:
+            raise ConfigError(f"/drop {argument:.20} is no number of exchanges; give 0 to {there}")
+        session.tree.skip(number)
         session.moved()
-    count = int(argument or prompt.skipped)
+    count = number if argument else prompt.skipped
     left_out = f"without the first {count} exchanges" if count else "from the beginning"
     return CommandResult(f"the model reads the conversation {left_out}")
 

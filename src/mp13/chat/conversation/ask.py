@@ -3,6 +3,7 @@
 Functions here raise ConfigError where what is asked for cannot be; nothing changed then.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mp13.chat.conversation.tree import Conversation
@@ -34,9 +35,7 @@ class Ask:
 def begin(tree: Conversation, ask: Ask, mix: str, system: str | None) -> Asked:
     """Let the path end with the prompt that is to be answered, which is stored first where it is new. `mix` answers
     where neither the ask nor a pin names another."""
-    mixes = tuple(str(parse_mix(name)) for name in ask.mixes)
-    if len(set(mixes)) < len(mixes):
-        raise ConfigError(f"{', '.join(mixes)} cannot be compared; name two different mixes or more")
+    mixes = compared(ask.mixes)
     if ask.text is None:
         return _begin_again(tree, ask, mixes, mix)
     path = tree.turns
@@ -50,6 +49,14 @@ def begin(tree: Conversation, ask: Ask, mix: str, system: str | None) -> Asked:
     prompt = next_prompt(tree, path, ask.text, mix, system)
     tree.ask(prompt)
     return Asked(prompt, mixes or (prompt.mix,), is_next=ask.turn is None)
+
+
+def compared(mixes: Sequence[str]) -> tuple[str, ...]:
+    """`mixes` in their canonical form. Raises MixError where one is none."""
+    canonical = tuple(str(parse_mix(mix)) for mix in mixes)
+    if len(set(canonical)) < len(canonical):
+        raise ConfigError(f"{', '.join(canonical)} cannot be compared; name two different mixes or more")
+    return canonical
 
 
 def _begin_again(tree: Conversation, ask: Ask, mixes: tuple[str, ...], mix: str) -> Asked:

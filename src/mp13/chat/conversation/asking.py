@@ -21,6 +21,7 @@ from mp13.chat.conversation.turn import (
     AnswerDone,
     EngineFailed,
     EngineReady,
+    LoadNote,
     LoadProgress,
     SessionEvent,
     TextDelta,
@@ -117,13 +118,15 @@ class Asking:
         mix = mix_by_digest(made, self._connection.adapters)
         return await replay_answer(self._connection.client, path, answer, mix)
 
-    async def count(self, turns: list[Turn], prompt: Turn) -> CountReport:
-        """The tokens that the model would read to answer `prompt` after `turns`. Needs an engine that runs.
+    async def count(self, turns: list[Turn], prompt: Turn, begun: Turn | None = None) -> CountReport:
+        """The tokens that the model would read to answer `prompt` after `turns`, or to go on with the answer `begun` to
+        it. Needs an engine that runs.
 
         Raises:
             Mp13Error: there is none, or an adapter of the mix cannot be loaded.
         """
-        request = CountRequest(messages=messages_of([*turns, prompt]), adapters=prompt.mix)
+        mix = begun.mix if begun is not None else prompt.mix
+        request = CountRequest(messages=messages_of([*turns, prompt], begun), adapters=mix)
         return await self._connection.client.count(request)
 
     async def prefill(self, settings: Settings, conversation: Conversation, mix: str, system: str | None) -> None:
@@ -181,7 +184,7 @@ class Asking:
         self.warming = mix
         self._changed()
 
-    async def _bring_up(self, settings: Settings) -> AsyncGenerator[LoadProgress | EngineReady]:
+    async def _bring_up(self, settings: Settings) -> AsyncGenerator[LoadProgress | LoadNote | EngineReady]:
         if self._connection.runs(settings):
             return
         async with aclosing(self._connection.start(settings)) as events:

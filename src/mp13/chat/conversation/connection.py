@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mp13.chat.conversation.turn import EngineFailed, EngineReady, LoadProgress
+from mp13.chat.conversation.turn import EngineFailed, EngineReady, LoadNote, LoadProgress
 from mp13.chat.settings.model import STARTER_NAMES
 from mp13.chat.settings.schema import Settings
 from mp13.engine.adapters.folder_stamp import FolderStamp, folder_stamp
 from mp13.errors import AdapterError, Mp13Error, error_from_wire
 from mp13.library.adapters import AdapterOnDisk, find_adapter, list_adapters
 from mp13.library.starter import install_starter, starter_ready
+from mp13.library.starter_updates import update_adapters
 from mp13.mix import version_of
 from mp13.service.schema import (
     AdapterInfo,
@@ -101,7 +102,7 @@ class EngineConnection:
             return None
         return settings.with_engine_of(self._proven)
 
-    async def start(self, settings: Settings) -> AsyncGenerator[LoadProgress | EngineReady | EngineFailed]:
+    async def start(self, settings: Settings) -> AsyncGenerator[LoadProgress | LoadNote | EngineReady | EngineFailed]:
         """Bring up an engine with `settings`; ends with EngineReady or EngineFailed. A second caller waits for it."""
         async with self._starting:
             try:
@@ -111,7 +112,8 @@ class EngineConnection:
                     self._config = settings.engine_config()
                     if settings.model in STARTER_NAMES:
                         async for progress in _install():
-                            self._enter(EngineState("loading", progress.stage, progress.fraction))
+                            if isinstance(progress, LoadProgress):
+                                self._enter(EngineState("loading", progress.stage, progress.fraction))
                             yield progress
                     self._client = await self._connect(self._config)
                     async for progress in self._until_ready(self._client):
@@ -251,21 +253,24 @@ def find_adapters(names: Sequence[str], folders: Sequence[Path]) -> list[Adapter
     return adapters
 
 
-async def _install() -> AsyncGenerator[LoadProgress]:
-    """Install the starter, or its adapters, where they are missing; told only when the model has to be fetched.
+async def _install() -> AsyncGenerator[LoadProgress | LoadNote]:
+    """Install the starter, or its adapters, where they are missing; told only when the model has to be fetched. Then
+    replace those adapters that an earlier mp13 brought.
 
     In a thread of its own, which an impatient Ctrl-C does not wait for.
     """
     loop, quiet = asyncio.get_running_loop(), starter_ready()
-    news: asyncio.Queue[LoadProgress | Exception | None] = asyncio.Queue()
+    news: asyncio.Queue[LoadProgress | LoadNote | Exception | None] = asyncio.Queue()
 
-    def post(item: LoadProgress | Exception | None) -> None:
+    def post(item: LoadProgress | LoadNote | Exception | None) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(news.put_nowait, item)
 
     def work() -> None:
         try:
             install_starter(lambda stage, fraction: post(LoadProgress(f"starter: {stage}", fraction)))
+            if note := _update():
+                post(LoadNote(note))
             post(None)
         except Exception as error:
             post(error)
@@ -274,5 +279,16 @@ async def _install() -> AsyncGenerator[LoadProgress]:
     while (item := await news.get()) is not None:
         if isinstance(item, Exception):
             raise item
-        if not quiet:
+        if isinstance(item, LoadNote) or not quiet:
             yield item
+
+
+def _update() -> str | None:
+    """What is to be said of the starter's adapters. A chat starts with the old ones, too."""
+    try:
+        names = update_adapters()
+    except Mp13Error as error:
+        return f"the starter's adapters are still those of an earlier mp13: {error}"
+    return (
+        f"{', '.join(names)}: this mp13 brought new ones, which took the place of the starter's old" if names else None
+    )

@@ -34,7 +34,7 @@ class Keeper:
     def move(self, head: str | None, removed: Collection[str], restored: Collection[str]) -> None:
         self._do(lambda store: store.move(self._id, head, removed, restored))
 
-    def pin(self, turn_id: str, mix: str) -> None:
+    def pin(self, turn_id: str, mix: str | None) -> None:
         self._do(lambda store: store.pin(turn_id, mix))
 
     def skip(self, turn_id: str, exchanges: int) -> None:

@@ -149,6 +149,17 @@ class ChatSession(SessionPath):
             self.turns, next_prompt(self._conversation, self.turns, text, self.mix, self.system)
         )
 
+    async def read(self) -> int | None:
+        """The tokens of the path as the model would read it to go on; None while no engine runs, or nothing was said.
+        Raises Mp13Error where the engine cannot tell."""
+        path = self._conversation.asked
+        if self.engine is None or not path:
+            return None
+        last = self.turns[-1]
+        await self._asking.load(self.settings, (last.mix,), fresh=False)
+        report = await self._asking.count(path[:-1], path[-1], last if last.role == "assistant" else None)
+        return report.prompt_tokens
+
     async def diff(self, other: str | None = None) -> Diff:
         """How the mix of the last answer and `other` (default: the base) judge each of its tokens.
 
@@ -199,17 +210,18 @@ class ChatSession(SessionPath):
 
         return await run_command(self, line)
 
-    async def set_mix(self, text: str) -> str:
+    async def set_mix(self, text: str, *, despite_pin: bool = False) -> str:
         """Answer under the mix `text` from now on; returns its canonical form.
 
         With an engine running, the adapters it lacks are loaded. Without one, they are looked up on disk and
         loaded with the next prompt.
 
         Raises:
-            Mp13Error: not a mix, no such adapter, or unfit. The mix is as before.
+            Mp13Error: not a mix, no such adapter, unfit, or (but for `despite_pin`) another is pinned. The mix is as
+                before.
         """
         mix = parse_mix(text)
-        if (pin := self._conversation.pin) is not None and pin != str(mix):
+        if not despite_pin and (pin := self._conversation.pin) is not None and pin != str(mix):
             raise ConfigError(f"{pin} is pinned to this branch; /pin - lets you choose again")
         if self._connection.runs(self.settings):
             await self._asking.load(self.settings, (text,), fresh=True)

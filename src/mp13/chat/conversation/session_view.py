@@ -81,6 +81,10 @@ class SessionView:
         """The mix that answers in this branch whatever is chosen, if one is pinned to it."""
         return self._conversation.pin
 
+    def pin_at(self, turn: Turn) -> str | None:
+        """The mix that is pinned where `turn` stands."""
+        return self._conversation.pin_on(self._conversation.path_to(turn))
+
     def place(self, turn: Turn) -> tuple[int, int]:
         """Where `turn` stands among its siblings: its number from 1, and how many they are."""
         beside = [one.id for one in self._conversation.siblings(turn)]

@@ -100,8 +100,8 @@ class ConversationStore(StoreSearch, StoreForget):
             for ids, value in ((removed, time.time()), (restored, None)):
                 self._db.executemany("UPDATE turns SET deleted_at = ? WHERE id = ?", [(value, id) for id in ids])
 
-    def pin(self, turn_id: str, mix: str) -> None:
-        """Let `mix` ("" releases) answer what is asked below a turn."""
+    def pin(self, turn_id: str, mix: str | None) -> None:
+        """Let `mix` ("" releases) answer what is asked below a turn; None says nothing of it."""
         with self._transaction():
             self._db.execute("UPDATE turns SET pin = ? WHERE id = ?", (mix, turn_id))
 

@@ -3,6 +3,7 @@ Thai, emoji, signs) or does not find is looked for in the text itself."""
 
 import math
 import re
+from contextlib import closing
 from dataclasses import dataclass
 
 from mp13.chat.conversation.store_file import StoreFile
@@ -33,37 +34,53 @@ class Found:
 class StoreSearch(StoreFile):
     """What is looked for is text, whatever characters it has; upper and lower case are one."""
 
-    def search(self, text: str, limit: int = 20) -> list[Found]:
+    def search(self, text: str, limit: int = 20, *, present: str = "", copies: bool = False) -> list[Found]:
         """The turns of all conversations that contain every word of `text` or words that begin so, best first; then
-        those whose title contains `text`."""
+        those whose title contains `text`.
+
+        A turn that was copied, as by a fork, is found once: in the conversation `present`, or else where it was first.
+        With `copies`, it is found in each."""
         words = text.split()
         if not words:
             return []
-        found = [] if any(_is_no_word(word) for word in words) else self._indexed(words, limit)
-        found = found or self._scanned(words, limit)
+        found = [] if any(_is_no_word(word) for word in words) else self._indexed(words, limit, present, copies)
+        found = found or self._scanned(words, limit, present, copies)
         titled = f"""SELECT c.id, {TITLE}, c.head, 'user', title FROM conversations c
             WHERE instr(lower(title), lower(?)) AND deleted_at IS NULL AND head IS NOT NULL LIMIT ?"""
         return (found + [Found(*row) for row in self._rows(titled, text.strip(), limit)])[:limit]
 
-    def _indexed(self, words: list[str], limit: int) -> list[Found]:
+    def _indexed(self, words: list[str], limit: int, present: str, copies: bool) -> list[Found]:
         wanted = " ".join('"' + word.replace('"', '""') + '"*' for word in words)
         query = f"""
-            SELECT c.id, {TITLE}, t.id, t.role, snippet(turns_text, 0, char(2), char(3), '…', 12)
+            SELECT t.created_at, t.text, c.id, {TITLE}, t.id, t.role,
+                snippet(turns_text, 0, char(2), char(3), '…', 12)
             FROM turns_text JOIN turns t ON t.seq = turns_text.rowid JOIN conversations c ON c.id = t.conversation_id
-            WHERE turns_text MATCH ? AND t.deleted_at IS NULL AND c.deleted_at IS NULL ORDER BY rank LIMIT ?"""
-        return [Found(*row) for row in self._rows(query, wanted, limit)]
+            WHERE turns_text MATCH ? AND t.deleted_at IS NULL AND c.deleted_at IS NULL ORDER BY rank"""
+        found: dict[object, Found] = {}
+        with self._explained(), closing(self._db.execute(query, (wanted,))) as rows:
+            for created_at, text, *row in rows:  # copies are equally good, so that they come one after the other
+                one = Found(*row)
+                same = one.turn_id if copies else (one.role, created_at, text)
+                if same not in found and len(found) == limit:
+                    break
+                if same not in found or one.conversation_id == present:
+                    found[same] = one
+        return list(found.values())
 
-    def _scanned(self, words: list[str], limit: int) -> list[Found]:
+    def _scanned(self, words: list[str], limit: int, present: str, copies: bool) -> list[Found]:
         """The turns that contain all words anywhere: those first that say them often for their length, then the new."""
         folded = [word.casefold() for word in words]
-        ranked: list[tuple[float, int]] = []
-        for seq, text in self._rows(f"SELECT t.seq, t.text {_SHOWN}"):
+        ranked: dict[object, tuple[float, int]] = {}
+        rows = self._rows(f"SELECT t.seq, c.id, t.role, t.created_at, t.text {_SHOWN} ORDER BY t.seq")
+        for seq, id, role, created_at, text in rows:
             whole = text.casefold()
             if all(word in whole for word in folded):
                 often = sum(math.log1p(whole.count(word)) for word in folded)
-                ranked.append((often / math.sqrt(1 + len(whole)), seq))
+                same = seq if copies else (role, created_at, text)
+                if same not in ranked or id == present:
+                    ranked[same] = (often / math.sqrt(1 + len(whole)), seq)
         found = []
-        for _, seq in sorted(ranked, reverse=True)[:limit]:
+        for _, seq in sorted(ranked.values(), reverse=True)[:limit]:
             ((id, title, turn_id, role, text),) = self._rows(
                 f"SELECT c.id, {TITLE}, t.id, t.role, t.text {_SHOWN} AND t.seq = ?", seq
             )

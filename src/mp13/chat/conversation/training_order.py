@@ -13,7 +13,7 @@ from mp13.engine.training.sample import Sample
 from mp13.errors import ConfigError
 from mp13.library.data.check import check
 from mp13.library.data.reading import DataSet
-from mp13.library.paths import adapters_dir
+from mp13.library.paths import adapters_dir, given_path
 from mp13.library.placing import check_new_name
 
 SETTINGS = tuple(field.name for field in fields(TrainConfig))
@@ -102,7 +102,7 @@ def _is(given: Mapping[str, Any], key: str) -> bool:
 
 def _placed(source: str) -> str:
     """A file by its absolute path, since the engine's process stands elsewhere; what is no file may be of the Hub."""
-    path = Path(source).expanduser()
+    path = given_path(source)
     return source if source.startswith(STORE) or not path.exists() else str(path.resolve())
 
 

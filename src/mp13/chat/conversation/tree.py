@@ -14,6 +14,7 @@ from typing import Self
 from mp13.chat.conversation.keeping import Keeper
 from mp13.chat.conversation.store import ConversationStore, StoredTree, WholeConversation
 from mp13.chat.conversation.turn import Turn
+from mp13.chat.text import number_in
 from mp13.errors import ConfigError, MixError
 from mp13.mix import parse_mix
 
@@ -97,8 +98,8 @@ class Conversation:
 
     def turn(self, which: str) -> Turn:
         """A turn by its number on the path from 1, by its id, or by the beginning of its id (from four letters on)."""
-        if which.isascii() and which.isdigit() and 1 <= int(which) <= len(self.turns):
-            return self.turns[int(which) - 1]
+        if (number := number_in(which, 1, len(self.turns))) is not None:
+            return self.turns[number - 1]
         found = [turn for id, turn in self._known.items() if id.startswith(which) and id not in self._deleted]
         if len(found) != 1 or len(which) < _LETTERS_OF_ID:
             raise ConfigError(f"there is no turn {which!r} here; turns have the numbers 1 to {len(self.turns)}")
@@ -178,8 +179,8 @@ class Conversation:
         with suppress(MixError):
             mix = str(parse_mix(which))
         found = [turn for turn in answers if turn.mix == mix][-1:]
-        if not found and which.isascii() and which.isdigit() and 1 <= int(which) <= len(answers):
-            found = [answers[int(which) - 1]]
+        if not found and (number := number_in(which, 1, len(answers))) is not None:
+            found = [answers[number - 1]]
         if not found:
             there = ", ".join(f"{number} ({turn.mix})" for number, turn in enumerate(answers, start=1)) or "none"
             raise ConfigError(f"there is no answer {which!r} to the last prompt to keep; there: {there}")
@@ -212,13 +213,18 @@ class Conversation:
         self._move(head, self._deleted | set(gone))
         return len(gone)
 
-    def set_pin(self, mix: str | None) -> None:
-        """Let `mix` answer in this branch from here on; None lets the choice be free."""
+    def set_pin(self, mix: str | None, turn: Turn | None = None) -> None:
+        """Let `mix` answer in this branch from `turn` of the path on, else from its end; None lets the choice be free.
+        What was pinned further on in the path holds no more."""
         if not self.turns:
             self._first_pin = mix
             return
-        self.keeper.pin(self.turns[-1].id, mix or "")
-        self._pins[self.turns[-1].id] = mix or ""
+        place = len(self.turns) - 1 if turn is None else self.turns.index(turn)
+        for after in self.turns[place + 1 :]:
+            if self._pins.pop(after.id, None) is not None:
+                self.keeper.pin(after.id, None)
+        self.keeper.pin(self.turns[place].id, mix or "")
+        self._pins[self.turns[place].id] = mix or ""
 
     def undo(self) -> None:
         """Take back the last thing that was done to the tree: a prompt, an answer, a walk, a deletion."""

@@ -48,6 +48,13 @@ class LoadProgress:
 
 
 @dataclass(frozen=True)
+class LoadNote:
+    """Something was done before the engine loads that the reader should know."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class EngineReady:
     info: EngineInfo
 
@@ -102,7 +109,7 @@ class Keeping:
     problem: str | None
 
 
-SessionEvent = LoadProgress | EngineReady | EngineFailed | Asked | TextDelta | AnswerDone | Keeping
+SessionEvent = LoadProgress | LoadNote | EngineReady | EngineFailed | Asked | TextDelta | AnswerDone | Keeping
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Whole conversations as JSON of our own, from which they come back exactly. Of other programs: importing.py."""
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Literal, NoReturn
 
@@ -9,11 +8,14 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 import mp13
 from mp13.chat.conversation.store import WholeConversation
+from mp13.chat.conversation.turn import Turn
 from mp13.errors import ConfigError, MixError
 from mp13.mix import parse_mix
 
 FORMAT: Literal["mp13-history"] = "mp13-history"
 _VERSION = 1
+_LAST_S = 253_402_300_800  # the end of the year 9999, where the platform's dates end
+_LARGEST_ID = 2**31 - 1
 
 
 class _Archive(BaseModel):
@@ -60,14 +62,16 @@ def _check(one: WholeConversation, place: str, turn_ids: set[str]) -> None:
     own: set[str] = set()
     if not one.turns or not one.id:
         _refuse(place, "has no turns or no id; leave it out")
+    _check_time(one.created_at, place)
+    if one.archived_at is not None:
+        _check_time(one.archived_at, place, "archived_at")
     for number, turn in enumerate(one.turns):
         where = f"{place}.turns[{number}]"
         if turn.id in turn_ids or not turn.id:
             _refuse(where, f"id = {turn.id!r} is there twice, or empty; each turn has its own")
         if turn.parent_id is not None and turn.parent_id not in own:
             _refuse(where, f"parent_id = {turn.parent_id!r} is no turn before it; write parents before children")
-        if not math.isfinite(turn.created_at):
-            _refuse(where, f"created_at = {turn.created_at} is no time; give seconds since 1970")
+        _check_numbers(turn, len(one.turns), where)
         _check_mix(turn.mix, where)
         own.add(turn.id)
         turn_ids.add(turn.id)
@@ -77,6 +81,19 @@ def _check(one: WholeConversation, place: str, turn_ids: set[str]) -> None:
         if id not in own:
             _refuse(place, f"pins: {id!r} is none of its turns; leave it out")
         _check_mix(mix or "base", f"{place}.pins")
+
+
+def _check_numbers(turn: Turn, turns: int, place: str) -> None:
+    _check_time(turn.created_at, place)
+    if not 0 <= turn.skipped <= turns:
+        _refuse(place, f"skipped = {turn.skipped!s:.30} is no number of exchanges before it; give 0 for none")
+    if wrong := [id for id in turn.token_ids or () if not 0 <= id <= _LARGEST_ID]:
+        _refuse(place, f"token_ids: {wrong[0]!s:.30} is no token's id; give null where they are not known")
+
+
+def _check_time(seconds: float, place: str, what: str = "created_at") -> None:
+    if not 0 <= seconds < _LAST_S:
+        _refuse(place, f"{what} = {seconds} is no time; give seconds since 1970")
 
 
 def _check_mix(mix: str, place: str) -> None:

@@ -15,6 +15,7 @@ from mp13.chat.text import one_line
 from mp13.engine.training.sample import Sample
 from mp13.errors import ConfigError
 from mp13.library.data.writing import write_messages
+from mp13.library.paths import given_path
 from mp13.library.whole_file import whole_file
 
 ExportFormat = Literal["md", "json", "jsonl"]
@@ -44,6 +45,7 @@ def export(
     Raises:
         ConfigError: `out` is there and not to be replaced, or cannot be written; or there is nothing to write.
     """
+    out = given_path(out)
     if format == "jsonl":
         count = write_messages(samples(conversations, chosen), out, replace=replace)
         return f"{count:,} {'sample' if count == 1 else 'samples'} for training in {out}"

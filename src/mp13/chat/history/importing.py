@@ -18,6 +18,7 @@ from mp13.errors import ConfigError
 from mp13.library.data.json_file import Record
 from mp13.library.data.problem import DataError, Problem
 from mp13.library.data.reading import DataSet
+from mp13.library.paths import given_path
 from mp13.mix import BASE
 
 _MOST_BYTES = 1 << 30  # of a file that is read as a whole
@@ -56,10 +57,10 @@ def import_file(path: Path, store: ConversationStore, *, copies: bool = False) -
 
 
 def read_conversations(path: Path) -> list[WholeConversation]:
-    source = str(path)
+    source, path = str(path), given_path(path)
     try:
-        size = path.expanduser().stat().st_size
-        data = path.expanduser().read_bytes() if size <= _MOST_BYTES else b""
+        size = path.stat().st_size
+        data = path.read_bytes() if size <= _MOST_BYTES else b""
     except OSError as error:
         raise ConfigError(f"{source} cannot be read ({error.strerror or error}); give a file") from None
     if FORMAT.encode() in data[:200]:

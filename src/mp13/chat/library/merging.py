@@ -10,7 +10,7 @@ from mp13.chat.text import one_line
 from mp13.errors import AdapterError, ConfigError
 from mp13.library.adapters import find_adapter
 from mp13.library.merging import MergeReport, MergeRequest
-from mp13.library.paths import adapters_dir
+from mp13.library.paths import adapters_dir, given_path
 from mp13.library.placing import check_new_name
 from mp13.mix import parse_mix
 
@@ -34,7 +34,7 @@ def merge_request(
     """
     if (name is None) == (model is None):
         raise ConfigError("say what to make: --name NEW for an adapter, or --model OUT for a model; one of the two")
-    out = model.expanduser().absolute() if model is not None else adapters_dir() / check_new_name(name or "")
+    out = given_path(model).absolute() if model is not None else adapters_dir() / check_new_name(name or "")
     members = []
     for member in parse_mix(mix).names:
         adapter = find_adapter(member, settings.adapter_folders)

@@ -18,7 +18,7 @@ from mp13.engine.training.checkpoints import RunFolder
 from mp13.engine.training.config import TrainConfig
 from mp13.errors import ConfigError
 from mp13.library.data.reading import DataSet
-from mp13.library.paths import adapters_dir
+from mp13.library.paths import adapters_dir, given_path
 from mp13.library.placing import check_new_name
 from mp13.library.starter import STARTER, install_starter
 from mp13.library.training import TrainingOrder
@@ -96,7 +96,7 @@ def training_order(
 def _output(name: Any, output: Path | None) -> Path:
     """Where the adapter will be."""
     if output is not None:
-        folder = output.expanduser().absolute()
+        folder = given_path(output).absolute()
         return folder / check_new_name(name) if name is not None else folder
     if not isinstance(name, str):
         raise ConfigError("the adapter needs a name; give --name NAME")

@@ -100,7 +100,7 @@ _TABLE = (
     KeyAction("turns.copy", "c", "copy its text", "turns"),
     KeyAction("turns.code", "y", "copy its code; again, its next block of code", "turns"),
     KeyAction("turns.fork", "f", "go on from it in a conversation of its own", "turns"),
-    KeyAction("turns.pin", "p", "pin its mix to this branch, or take the pin away", "turns"),
+    KeyAction("turns.pin", "p", "pin its mix from that turn on, or take the pin away", "turns"),
     KeyAction("turns.delete", "delete", "delete it and all that came after it", "turns"),
     KeyAction("turns.leave", "escape", "back to the prompt", "turns"),
     KeyAction("conversations.open", "enter", "open it", "conversations"),

@@ -97,8 +97,8 @@ def require_allowed(key: str, value: Any) -> None:
     field = Settings.model_fields.get(key)
     extra = field.json_schema_extra if field is not None else None
     personal = isinstance(extra, dict) and extra.get("personal")
-    if personal or (key == "model" and isinstance(value, str) and (is_path(value) or Path(value).exists())):
-        shown = f"{key} to the {'file' if Path(value).is_file() else 'folder'} {value!r}" if key == "model" else key
+    if personal or (key == "model" and isinstance(value, str) and (is_path(value) or os.path.exists(value))):
+        shown = f"{key} to the {'file' if os.path.isfile(value) else 'folder'} {value!r}" if key == "model" else key
         raise ConfigError(
             f"./{PROJECT_FILE} may not set {shown}, since it may come with a cloned repository; "
             f"set it in {config_file()}, as MP13_{key.upper()} or with --set {key}=…"

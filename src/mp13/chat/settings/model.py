@@ -2,11 +2,10 @@
 out more."""
 
 import re
-from pathlib import Path
 
 from mp13.errors import ModelError
 from mp13.library.hub import is_path
-from mp13.library.paths import models_dir
+from mp13.library.paths import given_path, models_dir
 from mp13.library.starter import STARTER, starter_dir
 
 STARTER_NAMES = ("starter", STARTER)
@@ -21,7 +20,7 @@ def resolve_model(name: str) -> str:
     """
     if name in STARTER_NAMES:
         return str(starter_dir())
-    path = Path(name).expanduser()
+    path = given_path(name)
     if path.exists():
         return str(path.absolute())
     if not is_path(name):

@@ -18,7 +18,7 @@ from mp13.chat.settings.model import resolve_model
 from mp13.chat.settings.themes import DARK, THEMES
 from mp13.engine.config import ATTENTION_NAMES, QUANTIZATION_NAMES
 from mp13.errors import ConfigError
-from mp13.library.paths import adapters_dir
+from mp13.library.paths import adapters_dir, given_path
 from mp13.mix import parse_mix
 from mp13.service.schema import EngineConfig, SamplingParams
 
@@ -40,7 +40,7 @@ def _listed(value: Any) -> Any:
         return (value,)
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return value
 
 
@@ -56,7 +56,7 @@ def _key_table(value: Any) -> Any:
             return {}
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return value
     return dict(_flat(value)) if isinstance(value, Mapping) else value
 
@@ -250,5 +250,5 @@ class Settings(InterfaceSettings, EngineSettings, SamplingSettings, ChatSettings
     @property
     def adapter_folders(self) -> tuple[Path, ...]:
         """Where adapters are looked for, in this order."""
-        own = () if self.adapters_folder is None else (self.adapters_folder.expanduser(),)
+        own = () if self.adapters_folder is None else (given_path(self.adapters_folder),)
         return (*own, adapters_dir())

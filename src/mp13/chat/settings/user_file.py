@@ -17,6 +17,7 @@ from mp13.chat.settings.taught import taught
 from mp13.chat.settings.toml_text import assigned, removed, statements
 from mp13.engine.quantization import parse_quantization
 from mp13.errors import ConfigError
+from mp13.library.paths import given_path
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ def usable_value(key: str, value: Any, *, beside: Mapping[str, Any]) -> Any:
         return str(parse_quantization(typed) or "none")
     if key == "model" and typed not in STARTER_NAMES:
         resolve_model(typed)
-        path = Path(typed).expanduser()
+        path = given_path(typed)
         return str(path.absolute()) if path.exists() else typed
     if key == "adapters_folder" and typed is not None:
-        folder = typed.expanduser().absolute()
+        folder = given_path(typed).absolute()
         if not folder.is_dir():
             raise ConfigError(f"there is no folder {str(typed)!r}; make it first, or give none")
         return str(folder)

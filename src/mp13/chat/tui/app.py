@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -19,6 +17,7 @@ from textual.binding import Keymap
 from textual.filter import LineFilter
 from textual.screen import Screen
 
+from mp13.chat.ending import when_told_to_end
 from mp13.chat.settings.keys import checked_keys
 from mp13.chat.settings.themes import DARK
 from mp13.chat.tui.command_search import CommandSearch
@@ -61,13 +60,7 @@ class ChatApp(App[Exception]):
         self._asked_to_quit = False
 
     def on_mount(self) -> None:
-        if sys.platform != "win32":
-            for number in (signal.SIGTERM, signal.SIGHUP):  # told to end, or its terminal was closed
-                asyncio.get_running_loop().add_signal_handler(number, self._end_on, number)
-
-    def _end_on(self, number: int) -> None:
-        """As a reader who leaves does: the answer is kept, the engine let go, the terminal as it was before."""
-        self.exit(return_code=128 + number)
+        when_told_to_end(lambda code: self.exit(return_code=code))
 
     def get_default_screen(self) -> Screen[None]:
         return ConversationScreen(self._open_session)

@@ -5,7 +5,6 @@ Samples come one by one, as the source is read; what is wrong with one comes in 
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 
 from mp13.engine.training.sample import Sample
 from mp13.library.data.csv_file import csv_records
@@ -16,6 +15,7 @@ from mp13.library.data.problem import MOST_PROBLEMS, BadRecord, DataError, Probl
 from mp13.library.data.tables import hub_data_set, hub_records, parquet_records
 from mp13.library.data.text_file import check_file
 from mp13.library.hub import is_path
+from mp13.library.paths import given_path
 
 _JSON, _CSV, _PARQUET = (".jsonl", ".ndjson", ".json"), ".csv", ".parquet"
 
@@ -94,7 +94,7 @@ class DataSet:
 
 
 def _records(source: str) -> Iterator[Record | Problem]:
-    path = Path(source).expanduser()
+    path = given_path(source)
     suffix = path.suffix.lower()
     may_be_file = path.exists() or is_path(source) or suffix in (*_JSON, _CSV, _PARQUET)
     if not may_be_file and (wanted := hub_data_set(source)) is not None:

@@ -39,7 +39,7 @@ from mp13.mix import BASE
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
-    from mp13.chat.conversation.turn import CommandResult, EngineFailed, EngineReady, LoadProgress, Turn
+    from mp13.chat.conversation.turn import CommandResult, EngineFailed, EngineReady, LoadNote, LoadProgress, Turn
 
 OpenSession = Callable[[], Awaitable["ChatSession"]]
 
@@ -97,6 +97,7 @@ class ConversationScreen(EntryFrame):
             EngineFailed,
             EngineReady,
             Keeping,
+            LoadNote,
             LoadProgress,
             TextDelta,
         )
@@ -107,7 +108,7 @@ class ConversationScreen(EntryFrame):
         match message.event:
             case SessionOpened(session):
                 await self._opened(session)
-            case LoadProgress() | EngineReady() | EngineFailed() as event:
+            case LoadProgress() | LoadNote() | EngineReady() | EngineFailed() as event:
                 await self._engine_told(event)
             case EntryStarted(entry):
                 self._answered = entry
@@ -131,8 +132,7 @@ class ConversationScreen(EntryFrame):
                 await self._keeping(reason)
             case AnswerStopped(entry, partial):
                 await self._dialogue.stop(entry, partial)
-                self._tell_places()
-                self._tell(loading=None)
+                self._tell_over()
             case EntryFailed(entry, reason) if entry in self._told:
                 self._told.discard(entry)
                 self.notify(printable(reason), severity="warning", markup=False)
@@ -140,8 +140,7 @@ class ConversationScreen(EntryFrame):
                 await self._dialogue.fail(entry, reason, partial)
                 if remedy is not None and not partial:
                     self.run_worker(self._offer_remedy(entry, remedy))
-                self._tell_places()
-                self._tell(loading=None)
+                self._tell_over()
                 self._look()
             case EntryWithdrawn(entry) if entry not in self._quiet:
                 await self._dialogue.withdraw(entry)
@@ -150,10 +149,18 @@ class ConversationScreen(EntryFrame):
                 await self._command_done(entry, result)
         self._offer_stop()
 
-    async def _engine_told(self, event: LoadProgress | EngineReady | EngineFailed) -> None:
-        from mp13.chat.conversation.turn import EngineFailed, LoadProgress
+    def _tell_over(self) -> None:
+        """It came to an end before its time."""
+        self._tell_places()
+        self._tell_end()
+        self._tell(loading=None)
 
-        if isinstance(event, LoadProgress):
+    async def _engine_told(self, event: LoadProgress | LoadNote | EngineReady | EngineFailed) -> None:
+        from mp13.chat.conversation.turn import EngineFailed, LoadNote, LoadProgress
+
+        if isinstance(event, LoadNote):
+            await self._transcript.add(Notice(event.text))
+        elif isinstance(event, LoadProgress):
             self._tell(loading=self._life.stage(event.stage), fraction=event.fraction, problem="")
         elif isinstance(event, EngineFailed):
             self._tell(loading=None, problem="" if event.falls_back else problem(event.error))
@@ -161,13 +168,14 @@ class ConversationScreen(EntryFrame):
         else:
             info = event.info
             self._tell(loading=None, problem="", model=Path(info.model).name, context_limit=info.max_model_len)
+            self._tell_end()
             if self._life.is_another(info.model) and self._mix != BASE:
                 self._run_quietly(f"/adapter {self._mix}")  # says so where an adapter does not fit it
 
     async def _opened(self, session: ChatSession) -> None:
         await self._furnish(session)
-        if turns := session.turns:
-            self._tell_cost(turns[-1])
+        if session.turns:
+            self._tell_end()
             await self._transcript.show(self._path())
         self._tell(model=Path(session.settings.model).name)
         if session.not_kept:
@@ -189,9 +197,7 @@ class ConversationScreen(EntryFrame):
             await self._live.drop()
             self._watch.moved()
             await self._follow()
-            self._tell(tokens_per_s=None, cached_tokens=None, context_tokens=None)
-            if turns := self._session.turns:
-                self._tell_cost(turns[-1])
+            self._tell_end()
         message = result.message
         if result.report is not None:
             message = result.report.summary if result.report.is_news else ""

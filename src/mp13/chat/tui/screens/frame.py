@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from mp13.chat.tui.widgets.regions import Regions
 from mp13.chat.tui.widgets.status import StatusLine
 from mp13.chat.tui.widgets.turn_cursor import TurnCursor
 from mp13.chat.tui.widgets.turns import Notice
+from mp13.errors import Mp13Error
 from mp13.mix import BASE
 
 if TYPE_CHECKING:
@@ -113,9 +115,26 @@ class Frame(Screen[None]):
         self._status.status = replace(self._status.status, **changes)
 
     def _tell_cost(self, turn: Turn) -> None:
+        """What the path that ends with `turn` takes of the context; an answer that was cut off does not say."""
         if (cost := turn.metrics) is not None:
             used = cost.prompt_tokens + cost.generated_tokens
             self._tell(tokens_per_s=cost.tokens_per_s, cached_tokens=cost.cached_tokens, context_tokens=used)
+        elif self._session is not None:
+            self._tell(tokens_per_s=None, cached_tokens=None)
+            self.run_worker(self._count_path(self._session, turn), group="count", exclusive=True)
+
+    async def _count_path(self, session: ChatSession, turn: Turn) -> None:
+        with suppress(Mp13Error):  # what is wrong with the engine is said elsewhere
+            used = await session.read()
+            if session.turns[-1:] == [turn]:
+                self._tell(context_tokens=used)
+
+    def _tell_end(self) -> None:
+        """As `_tell_cost`, of where the path ends now."""
+        if self._session is not None and self._session.turns:
+            self._tell_cost(self._session.turns[-1])
+        else:
+            self._tell(tokens_per_s=None, cached_tokens=None, context_tokens=None)
 
     @property
     def _mix(self) -> str:

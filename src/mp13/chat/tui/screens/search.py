@@ -49,7 +49,7 @@ class SearchScreen(Choosing["Found | None"]):
             self._pause.stop()
             self._pause = None
         try:
-            self._found = self._store.search(self.typed, LIMIT)
+            self._found = self._store.search(self.typed, LIMIT, present=self._present)
             self.tell("Nothing found." if self.typed and not self._found else "")
         except Mp13Error as error:
             self._found = []

@@ -20,6 +20,7 @@ from mp13.chat.tui.screens.form import Form, FormField
 from mp13.engine.training.config import KINDS
 from mp13.engine.training.sample import Sample
 from mp13.errors import Mp13Error
+from mp13.library.paths import given_path
 from mp13.library.placing import check_new_name
 
 _SETTINGS = {
@@ -93,7 +94,7 @@ class _Files(Suggester):
         folder, slash, begun = value.rpartition("/")
         try:
             entries = sorted(Path(folder + slash or ".").expanduser().iterdir())
-        except OSError:
+        except (OSError, RuntimeError, ValueError):  # RuntimeError: there is no such user's home
             return None
         names = (entry.name + "/" * entry.is_dir() for entry in entries if not entry.name.startswith("."))
         found = next((name for name in names if begun and name.startswith(begun)), None)
@@ -116,9 +117,9 @@ def _problem(key: str, value: str) -> str:
 
 def _first(source: str) -> list[Sample]:
     """The first samples of a source that is there already. Raises Mp13Error for one that cannot be read."""
-    if not source or not (source.startswith(STORE) or Path(source).expanduser().is_file()):
+    if not source or not (source.startswith(STORE) or given_path(source).is_file()):
         return []
-    placed = source if source.startswith(STORE) else str(Path(source).expanduser())
+    placed = source if source.startswith(STORE) else str(given_path(source))
     return list(islice(data_set(placed, None).samples(), _PREVIEWED))
 
 

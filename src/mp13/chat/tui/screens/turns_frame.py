@@ -134,7 +134,8 @@ class TurnsFrame(Frame):
             case "fork":
                 self._change(f"/fork {self._named(turn)}")
             case "pin":
-                self._change("/pin -" if self._session.pin == turn.mix else f"/pin {turn.mix}")
+                mix = "-" if self._session.pin_at(turn) == turn.mix else turn.mix
+                self._change(f"/pin {mix} {self._named(turn)}")
             case "delete":
                 self._change(f"/delete {self._named(turn)}")
 

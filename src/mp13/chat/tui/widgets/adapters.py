@@ -86,6 +86,7 @@ class AdaptersPanel(Panel):
     def __init__(self) -> None:
         super().__init__("adapters")
         self._outlook = Outlook()
+        self._marks: str | None = None  # the mix with which the mark went last
         self._wanted: Mix | None = None  # what was chosen here and has not been done yet
         self._sending: Timer | None = None  # weights move faster than they are sent
         self._typed = ""  # the weight that is being typed for the marked adapter
@@ -102,10 +103,9 @@ class AdaptersPanel(Panel):
         """What answers next. `settled`: nothing that was chosen here waits any more."""
         if settled and self._sending is None:
             self._wanted = None
-        was, self._outlook = self._outlook.mix, outlook
+        self._outlook = outlook
         self.draw()
-        if outlook.mix != was and self._is_filled and not self._rows.has_focus:
-            self._rows.mark(next(iter(parse_mix(outlook.mix).names), BASE))
+        self._mark_mix()
 
     def tell_live(self, is_live: bool, has_preview: bool) -> None:
         """Whether the last answer follows, and a preview of it is seen: then Enter and Escape are about that."""
@@ -116,6 +116,17 @@ class AdaptersPanel(Panel):
         """What is on disk, and where it is now."""
         self._shelf = {one.adapter.name: one for one in shelf}
         self.draw()
+        self._mark_mix()
+
+    def _mark_mix(self) -> None:
+        """The mark goes with the mix, but not under the reader's hands once it has been on one."""
+        mix = self._outlook.mix
+        head = next(iter(parse_mix(mix).names), BASE)
+        if not self._is_filled or mix == self._marks or (head != BASE and head not in self._shelf):
+            return
+        if self._marks is None or not self._rows.has_focus:
+            self._rows.mark(head)
+        self._marks = mix
 
     @property
     def _mix(self) -> Mix:

@@ -111,7 +111,7 @@ class ConversationsPanel(Panel):
         """What holds `text`, a conversation once."""
         assert self._store is not None
         best: dict[str, Found] = {}
-        for found in self._store.search(text, LIMIT):
+        for found in self._store.search(text, LIMIT, copies=True):
             best.setdefault(found.conversation_id, found)
         present = self._present
         self._listed = {id: _Listed(id, found.title, self._in_archive, id == present) for id, found in best.items()}
