@@ -36,7 +36,8 @@ class RunFolder:
         if resume:
             self.last()
         elif self.steps():
-            raise TrainingError(f"{self.output} already holds a run; go on with it (--resume), or choose another name")
+            how = "--resume, in the chat resume=yes"
+            raise TrainingError(f"{self.output} already holds a run; go on with it ({how}), or choose another name")
         elif (self.output / CONFIG_FILE).exists():
             raise TrainingError(f"{self.output} already holds an adapter; remove it, or choose another name")
 
