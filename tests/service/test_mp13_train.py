@@ -256,6 +256,8 @@ class TestProcesses:
         killed.communicate(timeout=60)
         while any(map(is_alive, children)):
             time.sleep(0.02)
+        folder = tmp_path / "killed" / "mp13" / "adapters" / "mine"
+        assert not (folder / "adapter_config.json").exists(), "the run was over before it could be killed"
         resumed = self.start(tmp_path / "killed", model, "--steps", "400", "--resume")
         for process in (whole, resumed):
             out, err = process.communicate(timeout=300)
