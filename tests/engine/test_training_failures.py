@@ -17,7 +17,7 @@ from mp13.engine.training.checkpoints import RunFolder
 from mp13.engine.training.events import Failed, Finished, Note, Published, Saved, StepDone
 from mp13.engine.training.optimizer import Optimizer
 from mp13.engine.training.passes import Passes
-from mp13.errors import AdapterError
+from mp13.errors import AdapterError, ConfigError, TrainingError
 from tests.engine.test_training_beside import Told, answer, engine, folder, over, started
 from tests.engine.test_training_runs import OUT_OF_MEMORY
 from tests.engine.tiny_models import assert_greedy_matches, reference_model
@@ -182,6 +182,26 @@ async def test_a_version_that_somebody_unloads_hinders_neither_the_next_nor_the_
     await over(run)
     assert told.of(Finished)[0].reason == "cancelled" and not told.of(Failed) and not told.of(Note)
     assert [info.name for info in engine.adapters] == ["a"]
+
+
+async def test_no_two_runs_write_into_one_folder(engine: AsyncEngine, tmp_path: Path) -> None:
+    output = RunFolder(tmp_path / "out")
+    with output.alone(), pytest.raises(TrainingError, match=r"another run is writing into .*out; wait for it"):
+        await started(engine, tmp_path / "out")
+    run, told = await started(engine, tmp_path / "out", settings={"steps": 400})
+    with pytest.raises(TrainingError, match="another run is writing"), output.alone():
+        pass
+    await published(run, told, 1)
+    await engine.steer_training("stop")
+    await over(run)
+    with output.alone():
+        assert output.steps()
+    run, _ = await started(engine, tmp_path / "gone", settings={"steps": 400})
+    await engine.steer_training("cancel")
+    await over(run)
+    with pytest.raises(ConfigError):
+        await started(engine, tmp_path / "gone", settings={"rank": 1000})
+    assert not (tmp_path / "gone").exists()
 
 
 async def test_dropped_versions_leave_no_files(engine: AsyncEngine, tmp_path: Path) -> None:
