@@ -124,6 +124,7 @@ async def test_an_engine_that_is_killed(chat: Open, model: Path) -> None:
     await goes_on(session, news)
 
 
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux's")
 async def test_a_disk_that_is_full(chat: Open, model: Path) -> None:
     session = chat()
     await trains(session)
