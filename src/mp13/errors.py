@@ -40,6 +40,10 @@ class TrainingError(Mp13Error):
     """A training run cannot go on. What it saved before is whole."""
 
 
+class DivergedError(TrainingError):
+    """A run's numbers are no longer finite: going on from its last checkpoint would come to the same."""
+
+
 _BY_NAME: dict[str, type[Mp13Error]] = {
     cls.__name__: cls
     for cls in (
@@ -52,6 +56,7 @@ _BY_NAME: dict[str, type[Mp13Error]] = {
         UnsupportedError,
         ContextError,
         TrainingError,
+        DivergedError,
     )
 }
 

@@ -15,10 +15,11 @@ from mp13.engine.training.config import TrainConfig
 from mp13.engine.training.trainer import Trainer
 from tests.engine.training_world import ORIGIN, base_of, random_rows
 
+STEPS = 10
 ROWS = random_rows(*([20, 7, 33, 12, 28, 9] * 2))
 CONFIG = TrainConfig(
-    rank=4, lr=5e-3, batch_tokens=64, accumulation=2, steps=10, save_every=2, eval_split=0.2, eval_every=3, dropout=0.1,
-    kind="dora", warmup_steps=3,
+    rank=4, lr=5e-3, batch_tokens=64, accumulation=2, steps=STEPS, save_every=2, eval_split=0.2, eval_every=3,
+    dropout=0.1, kind="dora", warmup_steps=3,
 )  # fmt: skip
 
 

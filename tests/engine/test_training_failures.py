@@ -13,14 +13,18 @@ import torch
 
 from mp13 import AsyncEngine
 from mp13.engine.training import checkpoints, peft_folder
+from mp13.engine.training.checkpoints import RunFolder
 from mp13.engine.training.events import Failed, Finished, Note, Published, Saved, StepDone
 from mp13.engine.training.optimizer import Optimizer
 from mp13.engine.training.passes import Passes
-from mp13.errors import AdapterError
+from mp13.errors import AdapterError, ConfigError, TrainingError
 from tests.engine.test_training_beside import Told, answer, engine, folder, over, started
+from tests.engine.test_training_runs import OUT_OF_MEMORY
+from tests.engine.tiny_models import assert_greedy_matches, reference_model
 
 __all__ = ["engine", "folder"]  # fixtures
 Patch = pytest.MonkeyPatch
+PROMPT = [5, 6, 7, 8]  # that `answer` asks
 
 
 def after(calls: int, real: Callable[..., Any], then: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,6 +73,10 @@ async def published(run: Any, told: Told, count: int) -> None:
 
 
 async def goes_on(engine: AsyncEngine, output: Path, step: int) -> None:
+    """The last checkpoint is an adapter that PEFT reads as we do, and the run goes on from it to its end."""
+    last = RunFolder(output).last()
+    await engine.load_adapter(last, "kept")
+    assert_greedy_matches(reference_model(Path(engine.info.model), [(last, 1.0)]), PROMPT, await answer(engine, "kept"))
     run, told = await started(engine, output, resume=True)
     await over(run)
     assert told.of(StepDone)[0].step == step + 1 and told.of(Finished)[0].reason == "done"
@@ -82,7 +90,7 @@ async def test_a_loss_that_is_no_number(engine: AsyncEngine, tmp_path: Path, mon
         nothing = torch.tensor(math.nan)
         patch.setattr(Passes, "backward", after(6, real, lambda *_: nothing))
         message, steps = await failed(engine, tmp_path / "out")
-    assert "the loss at step 5 is not a finite number; lower the learning rate" in message and steps == [2, 4]
+    assert "the loss at step 5 is not a finite number; train anew under another name" in message and steps == [2, 4]
     assert f"the last checkpoint is {tmp_path / 'out' / 'checkpoints' / 'step-00000004'}" in message
     await goes_on(engine, tmp_path / "out", 4)
 
@@ -95,14 +103,15 @@ async def test_a_gradient_that_is_no_number(engine: AsyncEngine, tmp_path: Path,
     await goes_on(engine, tmp_path / "out", 4)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
 async def test_memory_that_runs_out(
     engine: AsyncEngine, tmp_path: Path, monkeypatch: Patch, error: BaseException
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Passes, "backward", after(5, Passes.backward, raising(error)))
         message, steps = await failed(engine, tmp_path / "out")
-    assert "memory ran out at step 4, with rows of up to 64 tokens; lower batch_tokens" in message and steps == [2]
+    assert "memory ran out at step 4, with rows of up to 64 tokens; end what else runs there" in message
+    assert steps == [2]
     await goes_on(engine, tmp_path / "out", 2)
 
 
@@ -173,6 +182,26 @@ async def test_a_version_that_somebody_unloads_hinders_neither_the_next_nor_the_
     await over(run)
     assert told.of(Finished)[0].reason == "cancelled" and not told.of(Failed) and not told.of(Note)
     assert [info.name for info in engine.adapters] == ["a"]
+
+
+async def test_no_two_runs_write_into_one_folder(engine: AsyncEngine, tmp_path: Path) -> None:
+    output = RunFolder(tmp_path / "out")
+    with output.alone(), pytest.raises(TrainingError, match=r"another run is writing into .*out; wait for it"):
+        await started(engine, tmp_path / "out")
+    run, told = await started(engine, tmp_path / "out", settings={"steps": 400})
+    with pytest.raises(TrainingError, match="another run is writing"), output.alone():
+        pass
+    await published(run, told, 1)
+    await engine.steer_training("stop")
+    await over(run)
+    with output.alone():
+        assert output.steps()
+    run, _ = await started(engine, tmp_path / "gone", settings={"steps": 400})
+    await engine.steer_training("cancel")
+    await over(run)
+    with pytest.raises(ConfigError):
+        await started(engine, tmp_path / "gone", settings={"rank": 1000})
+    assert not (tmp_path / "gone").exists()
 
 
 async def test_dropped_versions_leave_no_files(engine: AsyncEngine, tmp_path: Path) -> None:

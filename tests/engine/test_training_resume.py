@@ -11,12 +11,13 @@ import pytest
 
 from mp13.engine.training.checkpoints import RunFolder
 from mp13.engine.training.record import RunRecord
-from tests.engine.killed_run import train
+from tests.engine.killed_run import STEPS, train
 from tests.engine.tiny_models import tiny_model
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
 ROOT = Path(__file__).parents[2]
 MOMENTS = 45  # of 160 in the whole run: a checkpoint or two
+FEWEST = 12  # of a step: two rows, each through two layers and the head and back
 
 
 def killed(model: Path, output: Path, moment: int) -> bool:
@@ -32,7 +33,9 @@ def kill_often(folder: Path, times: int, seed: int) -> None:
     model, draw = tiny_model(folder / "model", "llama"), random.Random(seed)
     output = folder / "broken"
     for _ in range(times):
-        assert killed(model, output, draw.randint(1, MOMENTS)), "the run was over before it could be killed"
+        left = STEPS - max(RunFolder(output).steps(), default=0)
+        moment = draw.randint(1, max(1, min(MOMENTS, FEWEST * left)))  # the end itself has some, too
+        assert killed(model, output, moment), "the run was over before it could be killed"
         if RunFolder(output).steps():  # whatever there is, is whole
             assert RunRecord.read(RunFolder(output).last()).step == RunFolder(output).steps()[-1]
     assert not killed(model, output, 1 << 30)

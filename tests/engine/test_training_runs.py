@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import shutil
 import threading
 import time
@@ -23,12 +24,18 @@ from mp13.engine.training.passes import Base
 from mp13.engine.training.record import Origin
 from mp13.engine.training.rows import TrainingRow
 from mp13.engine.training.trainer import Trainer, recorded_config
-from mp13.errors import TrainingError
+from mp13.errors import DivergedError, TrainingError
 from tests.engine.tiny_models import dtype_argument, reference_logits, tiny_model
 from tests.engine.training_world import ORIGIN, base_of, random_rows
 
 ROWS = random_rows(*([20, 7, 33, 12, 28, 9] * 3))
 SETTINGS: dict[str, Any] = {"rank": 4, "lr": 5e-3, "batch_tokens": 64, "accumulation": 2, "steps": 6, "save_every": 2}
+
+OUT_OF_MEMORY = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory."),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -333,20 +340,22 @@ def failing(run: Trainer, step: int, fail: Callable[[], None]) -> str:
 
 
 class TestFailures:
-    def assert_whole(self, base: Base, output: Path, step: int) -> None:
+    def assert_whole(self, base: Base, output: Path, step: int, **options: Any) -> None:
         """The last checkpoint is of that step, and the run goes on from it to the end."""
         assert base.context.training is None
         assert (output / "checkpoints" / f"step-{step:08d}").is_dir()
         assert not list(output.rglob(".writing*")) and not (output / "adapter_config.json").exists()
-        list(trainer(base, output, resume=True).run())
-        list(trainer(base, output.with_name("unbroken")).run())
+        list(trainer(base, output, resume=True, **options).run())
+        list(trainer(base, output.with_name("unbroken"), **options).run())
         assert equal(weights_in(output), weights_in(output.with_name("unbroken")))
 
     @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
     def test_a_loss_that_is_no_number(self, base: Base, tmp_path: Path, bad: float) -> None:
         run = trainer(base, tmp_path / "a")
         sentence = failing(run, 3, lambda: run._run._adapter.flat.data.fill_(bad))
-        assert sentence.startswith("the loss at step 4 is not a finite number; lower the learning rate (0.005)")
+        assert sentence.startswith(
+            "the loss at step 4 is not a finite number; train anew under another name, with a learning rate below 0.005"
+        )
         assert sentence.endswith(f"the last checkpoint is {tmp_path / 'a' / 'checkpoints' / 'step-00000002'}")
         self.assert_whole(base, tmp_path / "a", 2)
 
@@ -377,7 +386,9 @@ class TestFailures:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         sentence = failing(run, 3, lambda: monkeypatch.setattr(run._run, "save_into", full))
-        assert sentence.startswith("the checkpoint of step 4 cannot be written (No space left on device)")
+        assert sentence.startswith(
+            "the checkpoint of step 4 cannot be written (No space left on device); make room on the disk; the last "
+        )
         self.assert_whole(base, tmp_path / "a", 2)
 
     def test_a_disk_that_is_full_indeed(self, base: Base, tmp_path: Path) -> None:
@@ -391,7 +402,39 @@ class TestFailures:
         assert sentence.startswith("the checkpoint of step 4 cannot be written (")
         self.assert_whole(base, tmp_path / "a", 2)
 
-    @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+    def test_a_run_that_was_short_of_memory_goes_on_with_gradient_checkpointing_to_the_same_bits(
+        self, base: Base, tmp_path: Path
+    ) -> None:
+        run = trainer(base, tmp_path / "a")
+        failing(run, 3, lambda: run._run._adapter.flat.data.fill_(math.nan))
+        events = list(trainer(base, tmp_path / "a", gradient_checkpointing=True, resume=True).run())
+        assert [event.step for event in events_of(StepDone, events)] == [3, 4, 5, 6]
+        list(trainer(base, tmp_path / "unbroken").run())
+        assert equal(weights_in(tmp_path / "a"), weights_in(tmp_path / "unbroken"))
+        assert json.loads((tmp_path / "a" / "training.json").read_text())["config"]["gradient_checkpointing"] is True
+
+    @pytest.mark.parametrize("bad", [math.nan, math.inf])
+    def test_weights_that_are_no_numbers_are_not_saved(self, base: Base, tmp_path: Path, bad: float) -> None:
+        run = trainer(base, tmp_path / "a", steps=4)
+
+        def spoil(calls: int) -> Callable[..., float]:
+            real, left = run._run._optimizer.step, [calls]
+
+            def step(lr: float) -> float:
+                norm, left[0] = real(lr), left[0] - 1
+                if left[0] == 0:
+                    run._run._adapter.flat.data[5] = bad
+                return norm
+
+            return step
+
+        run._run._optimizer.step = spoil(4)  # type: ignore[method-assign]
+        with pytest.raises(DivergedError, match="the weight at step 4 is not a finite number; train anew") as ended:
+            list(run.run())
+        assert str(ended.value).endswith("step-00000002")
+        self.assert_whole(base, tmp_path / "a", 2, steps=4)
+
+    @pytest.mark.parametrize("error", OUT_OF_MEMORY)
     def test_memory_that_runs_out(self, base: Base, tmp_path: Path, error: Exception) -> None:
         short: list[int] = []
 
@@ -402,7 +445,8 @@ class TestFailures:
         run = trainer(base, tmp_path / "a", between=run_out)
         sentence = failing(run, 3, lambda: short.append(1))
         assert sentence.startswith(
-            "memory ran out at step 4, with rows of up to 64 tokens; lower batch_tokens, or turn"
+            "memory ran out at step 4, with rows of up to 64 tokens; end what else runs there, turn "
+            "gradient_checkpointing on, or train anew with lower batch_tokens; the last checkpoint is "
         )
         self.assert_whole(base, tmp_path / "a", 2)
 
@@ -424,7 +468,7 @@ class TestFailures:
 class TestRefusals:
     def test_an_output_that_holds_something_is_not_overwritten(self, base: Base, tmp_path: Path) -> None:
         list(trainer(base, tmp_path / "a").run())
-        with pytest.raises(TrainingError, match=r"already holds a run; go on with it \(--resume\), or choose another"):
+        with pytest.raises(TrainingError, match=r"already holds a run; go on with it \(--resume, .*\), or choose"):
             trainer(base, tmp_path / "a")
         shutil.rmtree(tmp_path / "a" / "checkpoints")
         with pytest.raises(TrainingError, match="already holds an adapter; remove it, or choose another name"):

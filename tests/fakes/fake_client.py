@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
-from mp13.errors import AdapterError, ModelError, UnsupportedError
+from mp13.errors import AdapterError, ModelError, Mp13Error, UnsupportedError
 from mp13.mix import parse_mix
 from mp13.service.client import EngineGone, EngineStopped
 from mp13.service.schema import (
@@ -37,6 +37,8 @@ from mp13.service.schema import (
     TokenScore,
     UsedAdapter,
 )
+from mp13.service.training_schema import TrainingEvent
+from tests.fakes.fake_training import FakeTraining
 
 Step = str | Exception | asyncio.Event
 
@@ -51,6 +53,8 @@ class FakeClient:
         self.placed: dict[str, AdapterInfo] = {}
         self.dead = asyncio.Event()
         self.closed = False
+        self.training = FakeTraining()
+        self.training.tell(*host.trained)
         self.fails: FailedEvent | None = None  # how its load ends, if it is to fail
         self._news: asyncio.Queue[EngineEvent] = asyncio.Queue()
 
@@ -205,6 +209,10 @@ class FakeClient:
         self.placed[info.name] = info
         self._news.put_nowait(AdaptersEvent(adapters=list(self.placed.values())))
 
+    @property
+    def is_closed(self) -> bool:
+        return self.closed
+
     async def close(self) -> None:
         self.closed = True
 
@@ -247,6 +255,7 @@ class FakeHost:
         self.unfit: dict[str, str] = {}  # why an engine with this attention could not run
         self.breaks = ""  # the attention with which an engine fails although nothing spoke against it
         self.dropped = 0  # prefills that were cancelled
+        self.trained: list[TrainingEvent | Mp13Error] = []  # what a training run tells
 
     async def __call__(self, config: EngineConfig) -> FakeClient:
         if self.refuses:

@@ -143,7 +143,8 @@ class FakeSession(ChatSession):
         self._load = load
         client = FakeTrainingClient()
         self.trainer = client.training
-        self.training = ChatTraining(lambda: client, lambda: self.settings.sampling(), self._changed)  # type: ignore[arg-type,return-value]
+        self.training = ChatTraining(lambda: client, lambda: self.settings, self._changed)  # type: ignore[arg-type,return-value]
+        self._connection.on_training = self.training.hear
         for turn in turns:
             parent = self.turns[-1].id if self.turns else None
             self._conversation.ask(replace(turn, parent_id=parent, created_at=time.time()))  # just now

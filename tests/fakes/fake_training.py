@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace
 
-from mp13.errors import Mp13Error, TrainingError
+from mp13.errors import Mp13Error
 from mp13.service.schema import FinishEvent, GenerateRequest
 from mp13.service.training_schema import (
     EvalEvent,
@@ -22,6 +22,8 @@ from mp13.service.training_schema import (
 
 class FakeTraining:
     """`requests` and `verbs` are what was asked of it. `refusal` is raised by the next start."""
+
+    client: "FakeTrainingClient"
 
     def __init__(self) -> None:
         self.requests: list[TrainingRequest] = []
@@ -60,8 +62,6 @@ class FakeTraining:
         self._did("cancel", finished("cancelled", path=None))
 
     def _did(self, verb: str, event: TrainingEvent) -> None:
-        if not self.requests:
-            raise TrainingError("nothing is being trained; start a run")
         self.verbs.append(verb)
         self.tell(event)
 
@@ -71,6 +71,8 @@ class FakeTrainingClient:
 
     def __init__(self) -> None:
         self.training = FakeTraining()
+        self.training.client = self
+        self.is_closed = False
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[FinishEvent]:
         said = f"{request.adapters} answers {request.messages[-1].content}"

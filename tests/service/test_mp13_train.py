@@ -164,7 +164,7 @@ class TestRuns:
         monkeypatch.setattr(training, "run_worker", None)
         code, out, err = run(*arguments)
         assert code == 1 and out == ""
-        assert "already holds a run; go on with it (--resume), or choose another name" in err
+        assert "already holds a run; go on with it (--resume, in the chat resume=yes), or choose another name" in err
 
     def test_a_dry_run_tells_what_it_would_take_and_makes_nothing(
         self, run: Run, quick: None, tmp_path: Path, model: str
@@ -256,6 +256,8 @@ class TestProcesses:
         killed.communicate(timeout=60)
         while any(map(is_alive, children)):
             time.sleep(0.02)
+        folder = tmp_path / "killed" / "mp13" / "adapters" / "mine"
+        assert not (folder / "adapter_config.json").exists(), "the run was over before it could be killed"
         resumed = self.start(tmp_path / "killed", model, "--steps", "400", "--resume")
         for process in (whole, resumed):
             out, err = process.communicate(timeout=300)

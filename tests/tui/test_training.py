@@ -9,6 +9,7 @@ from syrupy.assertion import SnapshotAssertion
 from mp13.chat.tui.screens.train_form import TrainScreen, _Files
 from mp13.chat.tui.screens.training import TrainingScreen
 from mp13.service.client import EngineGone
+from mp13.service.schema import TrainingNews
 from tests.fakes.fake_session import FakeSession
 from tests.fakes.fake_training import evaluated, finished, planned, published, step
 from tests.tui.conftest import Chat, chatting
@@ -114,6 +115,21 @@ async def test_an_engine_that_dies_is_told_and_the_chat_goes_on(data: str) -> No
         await chat.sees("broke off", "the engine was killed")
         await chat.say("Hi")
         await chat.sees("Hello.")
+
+
+async def test_the_run_of_another_chat_is_told_shown_and_can_be_held(data: str) -> None:
+    session = FakeSession()
+    async with chatting(session, (120, 36)) as chat:
+        session._connection.on_training(TrainingNews(name="butler", output="/x/butler", source="/d/butler.jsonl"))
+        session.trainer.tell(planned(), step(1, 3.2), step(2, 1.5))
+        await chat.until(lambda: "training butler 2/40 · loss 1.50" in chat.status)
+        await chat.sees("another chat trains butler on /d/butler.jsonl; /train")
+        await chat.send("/train")
+        await chat.until(lambda: isinstance(chat.app.screen, TrainingScreen))
+        await chat.sees("Training butler, begun by another chat", "step 2 of 40")
+        await chat.press("p")
+        await chat.sees("paused, step 2", "P go on")
+        assert session.trainer.verbs == ["pause"] and not session.trainer.requests
 
 
 @pytest.mark.parametrize("size", SIZES)

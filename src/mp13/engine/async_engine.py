@@ -204,7 +204,11 @@ class AsyncEngine:
         await asyncio.to_thread(lambda: self._core.info.base_digest)  # may still be computed
         run = TrainingRun(self._core, job, self._thread.serve, on_event)
         await asyncio.to_thread(run.prepare)
-        await self._thread.call(lambda: self._begin(run))
+        try:
+            await self._thread.call(lambda: self._begin(run))
+        except BaseException:
+            run.let_go()
+            raise
         return run
 
     async def steer_training(self, verb: TrainingVerb) -> None:

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from safetensors import SafetensorError
 
 from mp13.engine.core import EngineCore
 from mp13.engine.training.aside import aside
+from mp13.engine.training.checkpoints import RunFolder
 from mp13.engine.training.events import (
     Failed,
     Finished,
@@ -64,6 +66,7 @@ class TrainingRun:
         self._piece_began, self._longest = 0.0, 0.0
         self.num_pieces = 0  # computed so far
         self._versions = tempfile.TemporaryDirectory(prefix="mp13-versions-")
+        self._held = ExitStack()  # the output folder
         self._every = 1
         self._is_planned = self._is_ending = False
         self.is_computing = False  # also after a pause, up to the end of the row
@@ -77,9 +80,17 @@ class TrainingRun:
         return self.state == "paused"
 
     def prepare(self) -> None:
-        """Read what is to be learned and make the trainer, on any thread. Errors of `prepared`."""
-        self._trainer = prepared(self._core, self.job, self._between)
+        """Take the output folder, read what is to be learned and make the trainer, on any thread. Errors of `prepared`,
+        and a TrainingError where another run writes into the folder."""
+        with ExitStack() as stack:
+            stack.enter_context(RunFolder(self.job.output).alone())
+            self._trainer = prepared(self._core, self.job, self._between)
+            self._held = stack.pop_all()
         self._every = self.job.publish_every or self._trainer.config.save_every
+
+    def let_go(self) -> None:
+        """Give the output folder back."""
+        self._held.close()
 
     def advance(self) -> None:
         """A piece of work, with boundaries; what goes wrong ends the run alone."""
@@ -210,6 +221,7 @@ class TrainingRun:
         self._end("finished", event)
 
     def _end(self, state: RunState, event: Finished | Failed) -> None:
+        self.let_go()
         self.state, self._trainer = state, None
         self._tell(event)
 

@@ -24,6 +24,7 @@ from mp13.library.data.tokens import StagedSamples, staged
 from mp13.library.worker import run_worker
 
 JobEvent = Started | TrainEvent
+_PROCESS = "mp13.engine.training.process"
 _PLAIN: dict[str, type[Any]] = {cls.__name__: cls for cls in (StepDone, EvalDone)}
 
 
@@ -77,7 +78,7 @@ def train(order: TrainingOrder, on_progress: OnProgress, on_event: Callable[[Job
             on_event(event)
 
         try:
-            report = run_worker("mp13.engine.training.process", request, on_progress, told, stop.by, order.processes)
+            report = run_worker(_PROCESS, request, on_progress, told, stop.by, order.processes)
         except Mp13Error as error:
             if type(error) is not Mp13Error:
                 raise
@@ -96,8 +97,8 @@ def _died(order: TrainingOrder, how: str) -> str:
         "the process that trained" if order.processes == 1 else f"one of the {order.processes} processes that trained"
     )
     folder = RunFolder(order.output)
-    kept = f"go on from {folder.last()} with --resume" if folder.steps() else "it had saved nothing yet"
-    return f"{what} died ({how}); {kept}"
+    kept = f"the last checkpoint is {folder.last()}" if folder.steps() else "it had saved nothing yet"
+    return f"{what} {how.removeprefix(f'the process {_PROCESS} ')}; {kept}"
 
 
 def _samples(data: Sequence[DataSet]) -> Iterator[Sample]:

@@ -21,6 +21,7 @@ from mp13.engine.request import OnProgress
 from mp13.errors import ConfigError, Mp13Error, error_from_wire
 
 OnEvent = Callable[[str, dict[str, Any]], None]
+_SIGKILL = 9
 
 
 @contextlib.contextmanager
@@ -86,6 +87,8 @@ def run_worker(
         if "report" in message:
             report: dict[str, Any] = message["report"]
             return report
+        if process.returncode == -_SIGKILL:
+            raise Mp13Error(f"the process {module} was killed, as the system does when memory runs out")
         raise Mp13Error(f"the process {module} ended without a result{_last_line(diagnostics)}")
 
 

@@ -55,15 +55,25 @@ _CONNECT_S = 5.0
 _UP_S = 0.5  # for an engine to say that it is
 _EXIT_S, _EXIT_TRIES = 0.3, 15  # for the system to say how a process ended, after its socket has closed
 _SIGKILL = 9
+AGAIN = "send the prompt again to start a new one"
 _Event = TypeVar("_Event")
 AnswerEvent = StartedEvent | TokenEvent | FinishEvent
 
 
-class EngineGone(Mp13Error):
+class EngineEnded(Mp13Error):
+    """There is no engine process any more. The sentence ends with what to do about a prompt."""
+
+    @property
+    def what(self) -> str:
+        """What has happened, for those who had no prompt under way."""
+        return str(self).removesuffix(f"; {AGAIN}")
+
+
+class EngineGone(EngineEnded):
     """The engine process has ended or cannot be reached; `launcher.connect` starts another."""
 
 
-class EngineStopped(Mp13Error):
+class EngineStopped(EngineEnded):
     """The engine process was ended on purpose, by `mp13 stop` or by the system's own means. Unlike one that is gone, it
     is not to be started again unasked."""
 
@@ -175,6 +185,11 @@ class EngineClient:
                 hold.close()
             await self._http.aclose()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether this chat has let the engine go."""
+        return self._http.is_closed
+
     async def _is_up(self) -> bool:
         """False while it loads, and when it does not answer at all. One that is gone or has failed ends by itself."""
         try:
@@ -243,7 +258,7 @@ class EngineClient:
         killed = self.exit_code is not None and self.exit_code() == -_SIGKILL
         what = "was killed, as the system does when memory runs out" if killed else "has ended"
         where = f"; its log is {self.log}" if self.log else ""
-        return EngineGone(f"the engine process {what}{where}; send the prompt again to start a new one")
+        return EngineGone(f"the engine process {what}{where}; {AGAIN}")
 
 
 def _answer_event(line: bytes) -> AnswerEvent:
@@ -262,4 +277,4 @@ def _error(event: FailedEvent) -> Mp13Error:
 
 
 def _stopped(reason: str) -> EngineStopped:
-    return EngineStopped(f"the engine has ended: {reason}; send the prompt again to start a new one")
+    return EngineStopped(f"the engine has ended: {reason}; {AGAIN}")

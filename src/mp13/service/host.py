@@ -65,7 +65,7 @@ class EngineHost:
     def __init__(self, launch: Launch) -> None:
         self.leases = Leases()
         self.news = News()
-        self.training = TrainingHost()
+        self.training = TrainingHost(self.news.tell)
         self._launch = launch
         self._loop = asyncio.get_running_loop()
         self._engine: asyncio.Future[Engine] = self._loop.create_future()

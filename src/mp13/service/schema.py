@@ -225,6 +225,18 @@ class BusyEvent(BaseModel):
     waiting: int
 
 
+class TrainingNews(BaseModel):
+    """A training run has begun, whose events are at /training/events; or it is over, and `name` is "". The rest says
+    what it trains on, as its chat calls that, and is what another chat needs to go on with it."""
+
+    type: Literal["training"] = "training"
+    name: str
+    output: str = ""
+    source: str = ""  # "" where nobody has said
+    eval_data: str | None = None
+    format: str | None = None
+
+
 class EndedEvent(BaseModel):
     """The process ends on purpose, such as "it was stopped with `mp13 stop`". Nothing follows."""
 
@@ -272,7 +284,8 @@ class FinishEvent(BaseModel):
 
 
 EngineEvent = Annotated[
-    LoadEvent | ReadyEvent | AdaptersEvent | BusyEvent | FailedEvent | EndedEvent, Field(discriminator="type")
+    LoadEvent | ReadyEvent | AdaptersEvent | BusyEvent | TrainingNews | FailedEvent | EndedEvent,
+    Field(discriminator="type"),
 ]
 AnswerEvent = Annotated[StartedEvent | TokenEvent | FinishEvent | FailedEvent, Field(discriminator="type")]
 adapter_infos: TypeAdapter[AdapterInfo] = TypeAdapter(AdapterInfo)

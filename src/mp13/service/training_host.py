@@ -7,7 +7,7 @@ import asyncio
 import json
 import logging
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +18,7 @@ from mp13.engine.training.job import TrainingJob
 from mp13.errors import ConfigError, TrainingError
 from mp13.library.data.reading import DataSet
 from mp13.service.engine_protocol import Engine, Run
-from mp13.service.schema import Health
+from mp13.service.schema import Health, TrainingNews
 from mp13.service.training_schema import (
     EvalEvent,
     NoteEvent,
@@ -38,9 +38,14 @@ log = logging.getLogger(__name__)
 
 
 class TrainingHost:
-    """To be used on the event loop that made it."""
+    """To be used on the event loop that made it.
 
-    def __init__(self) -> None:
+    Args:
+        tell: called when a run begins and when it is over, for all chats.
+    """
+
+    def __init__(self, tell: Callable[[TrainingNews], None]) -> None:
+        self._tell = tell
         self._loop = asyncio.get_running_loop()
         self._run: Run | None = None
         self._events: list[TrainingEvent] = []
@@ -62,6 +67,8 @@ class TrainingHost:
             self._run = await engine.start_training(job, take)
             self._events = events
             self._wake()
+            if self.is_on:
+                self._tell(_news(request))
             return self._status(self._run)
 
     @property
@@ -106,6 +113,8 @@ class TrainingHost:
     def _take(self, events: list[TrainingEvent], event: TrainingEvent) -> None:
         events.append(event)
         self._wake()
+        if isinstance(event, TrainingFinished | TrainingFailed):
+            self._tell(TrainingNews(name=""))
 
     def _wake(self) -> None:
         self._changed.set()
@@ -126,6 +135,13 @@ class TrainingHost:
         return TrainingStatus(
             name=run.job.name, output=str(run.job.output), state=run.state, published=published, **fields
         )
+
+
+def _news(request: TrainingRequest) -> TrainingNews:
+    return TrainingNews(
+        name=request.name, output=request.output, source=request.source or request.data or "",
+        eval_data=request.eval_data, format=request.format,
+    )  # fmt: skip
 
 
 def _job(request: TrainingRequest) -> TrainingJob:

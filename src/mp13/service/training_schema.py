@@ -16,6 +16,7 @@ class TrainingRequest(BaseModel):
 
     Args:
         data: a source as `mp13 data` takes it, read by the engine's process; its paths are absolute.
+        source: what its chat calls the data, for other chats; without it, `data`.
         samples: instead of that, records of one of its formats, such as `{"messages": […]}`.
         eval_data: held out; without it, the setting `eval_split`.
         settings: of `TrainConfig`, by name; what is left out is suggested by model and data.
@@ -28,6 +29,7 @@ class TrainingRequest(BaseModel):
     name: str
     output: str
     data: str | None = None
+    source: str = ""
     samples: tuple[dict[str, Any], ...] | None = None
     eval_data: str | None = None
     format: str | None = None

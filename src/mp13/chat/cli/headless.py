@@ -58,11 +58,13 @@ async def run_headless(session: ChatSession, lines: Iterable[Line], as_json: boo
                 printer.show(event)
         await session.set_mix(session.mix)
         for line in lines:
-            printer.remark(session.remarks)
+            _remark(session, printer)
             if await _placed(line, _do(session, line, printer)):
                 break
-        printer.remark(session.remarks)
+        _remark(session, printer)
     finally:
+        if farewell := session.training.farewell:
+            complain(f"mp13chat: {farewell}")
         await session.close()
 
 
@@ -71,7 +73,11 @@ async def _do(session: ChatSession, line: Line, printer: Printer) -> bool:
     if not (line.where and is_command(line.text)):
         await answered(session, Ask(prompt_of(line.text) if line.where else line.text, line.mixes), printer)
         return False
-    result = await session.command(line.text)
+    session.watch(lambda: printer.how_far(session.training.state))  # a command may take long, and prints nothing
+    try:
+        result = await session.command(line.text)
+    finally:
+        session.watch(lambda: None)
     if result.copied is not None:
         to_clipboard(result.copied)
     if result.message:
@@ -85,12 +91,21 @@ async def _do(session: ChatSession, line: Line, printer: Printer) -> bool:
     return result.quit
 
 
+def _remark(session: ChatSession, printer: Printer) -> None:
+    """What is new since the last line."""
+    printer.remark(session.remarks)
+    for sentence in session.training.take_news():
+        complain(f"mp13chat: {sentence}")
+
+
 async def _placed(line: Line, work: Coroutine[None, None, T]) -> T:
     """`work`, whose error says where in the script it is."""
     try:
         return await work
     except Mp13Error as error:
-        raise type(error)(f"{line.where}: {error}" if line.where else str(error)) from None
+        if line.where:
+            error.args = (f"{line.where}: {error}",)
+        raise
 
 
 async def answered(session: ChatSession, ask: Ask, printer: Printer) -> None:

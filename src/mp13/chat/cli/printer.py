@@ -11,6 +11,7 @@ from mp13.chat.conversation.badge import badge
 from mp13.chat.conversation.diff import Diff
 from mp13.chat.conversation.remarks import Remark, keeping_text
 from mp13.chat.conversation.report import Report, turn_data
+from mp13.chat.conversation.training_state import TrainingState
 from mp13.chat.conversation.turn import (
     AnswerDone,
     Asked,
@@ -39,6 +40,7 @@ class Printer:
         self._plain = plain
         self._progress = Progress("mp13chat", rewrites=not plain)
         self._remarked: set[str] = set()
+        self._tenth = ("", 0)  # of a run, the last that was told
         self.begin(())
 
     def begin(self, mixes: Sequence[str]) -> None:
@@ -77,6 +79,14 @@ class Printer:
                     self._finish(next_turn)
                     self._go_to(self._place + 1)
                 self._pour()
+
+    def how_far(self, state: TrainingState | None) -> None:
+        """Of the run that trains, a line at each tenth."""
+        if state is not None and state.phase == "running" and state.step:
+            tenth = (state.name, state.step * 10 // state.total_steps)
+            if tenth != self._tenth:
+                self._tenth = tenth
+                complain(f"mp13chat: {state.short}")
 
     def cut_off(self, turns: Iterable[Turn]) -> None:
         """It ended before its end; `turns` are what came of it."""

@@ -24,9 +24,11 @@ from mp13.chat.library.train_view import (
     rehearsal_text,
 )
 from mp13.chat.text import one_line
+from mp13.engine.training.checkpoints import RunFolder
 from mp13.engine.training.config import DTYPES, KINDS, LOSSES, SCHEDULES
 from mp13.engine.training.events import Finished
 from mp13.engine.training.process.request import Started
+from mp13.errors import DivergedError, TrainingError
 from mp13.library.data.problem import DataError
 from mp13.library.paths import adapters_dir
 from mp13.library.training import JobEvent, TrainingOrder, check_data, train
@@ -132,11 +134,21 @@ class _Run:
                 trained = train(self._order, self._loading, self._told)
             except DataError as error:
                 raise refused(PROGRAM, error.problems) from None
+            except DivergedError:
+                raise
+            except TrainingError as error:
+                raise TrainingError(f"{error}{self._way_on()}") from None
         if trained.rehearsal is not None and self._started is not None:
             shown = rehearsal_json(self._started, trained.rehearsal)
             print(json.dumps(shown) if self._as_json else rehearsal_text(self._started.plan, trained.rehearsal))
         if trained.finished is not None:
             self._end(trained.finished)
+
+    def _way_on(self) -> str:
+        """Behind what ended a run: how to go on from its last checkpoint, if it has one."""
+        if self._started is None or self._order.dry_run or not RunFolder(self._order.output).steps():
+            return ""
+        return f"; to go on from it: {_resumed()}"
 
     def _told(self, event: JobEvent) -> None:
         if isinstance(event, Started):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
     from mp13.chat.conversation.training_state import TrainingState
 
-_VERBS = ("pause", "go on", "stop", "cancel", "status", "status --json")
+_VERBS = ("pause", "go on", "stop", "cancel", "wait", "status", "status --json")
 
 
 async def _train(session: "ChatSession", argument: str) -> CommandResult:
@@ -36,6 +36,8 @@ async def _train(session: "ChatSession", argument: str) -> CommandResult:
     if verb == "cancel":
         await training.cancel()
         return CommandResult("training ends, and what it has saved goes")
+    if verb == "wait":
+        return CommandResult(await training.wait())
     return await _start(session, argument)
 
 
@@ -54,7 +56,7 @@ async def _start(session: "ChatSession", argument: str) -> CommandResult:
         async for event in session.start():
             if isinstance(event, EngineFailed):
                 raise event.error
-    await session.training.start(order, session.settings.model)
+    await session.training.start(order)
     return CommandResult(
         f"{order.name} is being trained on {order.source}; /train shows how it goes, /adapter {order.name}@latest "
         "talks to it as soon as it has a version"
@@ -73,6 +75,8 @@ def status_text(state: "TrainingState | None") -> str:
     from mp13.chat.library.train_view import duration
 
     lines = [state.sentence or state.short]
+    if state.is_of_another and not state.sentence:
+        lines += [f"another chat began it{f', on {state.source}' if state.source else ''}"]
     figures = [] if state.tokens_per_s is None else [f"{state.tokens_per_s:,.0f} tok/s"]
     figures += [] if state.memory_bytes is None else [size(state.memory_bytes)]
     figures += [] if state.seconds_left is None or state.sentence else [f"{duration(state.seconds_left)} left"]

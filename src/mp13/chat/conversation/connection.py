@@ -29,6 +29,7 @@ from mp13.service.schema import (
     FailedEvent,
     LoadEvent,
     ReadyEvent,
+    TrainingNews,
 )
 
 if TYPE_CHECKING:
@@ -60,11 +61,12 @@ class EngineState:
 
 class EngineConnection:
     """`engine` is None while no engine runs; `adapters` is what it has loaded. `on_state` is called with every `state`
-    that differs from the one before it."""
+    that differs from the one before it, `on_training` when the engine's training run, of any chat, begins or ends."""
 
     def __init__(self, connect: Connect) -> None:
         self.state = EngineState()
         self.on_state: Callable[[EngineState], None] = lambda state: None
+        self.on_training: Callable[[TrainingNews], None] = lambda news: None
         self._connect = connect
         self._starting = asyncio.Lock()
         self._config: EngineConfig | None = None
@@ -79,9 +81,9 @@ class EngineConnection:
     def client(self) -> "EngineClient":
         """Raises EngineGone when no engine runs."""
         if self._client is None or self.engine is None:
-            from mp13.service.client import EngineGone
+            from mp13.service.client import AGAIN, EngineGone
 
-            raise EngineGone("the engine has ended; send the prompt again to start a new one")
+            raise EngineGone(f"the engine has ended; {AGAIN}")
         return self._client
 
     def runs(self, settings: Settings) -> bool:
@@ -211,6 +213,8 @@ class EngineConnection:
                             self.adapters = event.adapters
                         case LoadEvent() if self.engine is None:
                             self._enter(EngineState("loading", event.stage, event.fraction))
+                        case TrainingNews():
+                            self.on_training(event)
                         case BusyEvent():
                             self._enter(replace(self.state, running=event.running, waiting=event.waiting))
                     news.put_nowait(event)

@@ -43,7 +43,8 @@ class SessionView:
         self._told_of_keeping: str | None = None
         self._is_answering = False
         self._idle = IdleWork()
-        self.training = ChatTraining(lambda: self._connection.client, lambda: self.settings.sampling(), self._changed)
+        self.training = ChatTraining(lambda: self._connection.client, lambda: self.settings, self._changed)
+        self._connection.on_training = self.training.hear
 
     @property
     def store(self) -> ConversationStore | None:

@@ -1,4 +1,5 @@
-"""The training run of a chat: starts it in the engine that answers, follows it, and has fixed prompts answered.
+"""The training run of the engine that answers: starts one, follows it or that of another chat, and has fixed prompts
+answered.
 
 It goes on whatever screen is shown, and ends with the session. What it knows is training_state.py's; nothing here
 draws.
@@ -9,16 +10,18 @@ import shlex
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mp13.chat.conversation.training_order import Order
 from mp13.chat.conversation.training_state import Sample, TrainingState
 from mp13.engine.training.checkpoints import RunFolder
-from mp13.errors import Mp13Error, TrainingError
-from mp13.service.schema import FinishEvent, GenerateRequest, Message, SamplingParams
+from mp13.errors import DivergedError, Mp13Error, TrainingError, error_from_wire
+from mp13.service.schema import FinishEvent, GenerateRequest, Message, TrainingNews
 from mp13.service.training_schema import PublishedEvent, TrainingFailed, TrainingFinished, TrainingRequest
 
 if TYPE_CHECKING:
+    from mp13.chat.settings.schema import Settings
     from mp13.service.client import EngineClient
 
 _ANSWER_TOKENS = 48
@@ -26,18 +29,19 @@ _ON = ("preparing", "running", "paused")
 
 
 class ChatTraining:
-    """`state` is None before the first run; it stays when a run is over. `sampling` is that of the chat now."""
+    """`state` is None before the first run; it stays when a run is over. `settings` are those of the chat now."""
 
     def __init__(
         self,
         client: Callable[[], "EngineClient"],
-        sampling: Callable[[], SamplingParams],
+        settings: Callable[[], "Settings"],
         on_change: Callable[[], None],
     ) -> None:
         self.state: TrainingState | None = None
         self._news: list[str] = []
-        self._client, self._sampling, self._on_change = client, sampling, on_change
-        self._order: Order | None = None
+        self._client, self._settings, self._on_change = client, settings, on_change
+        self._is_starting = False
+        self._is_awaited = False  # whoever waits is told the end, so that it is no news
         self._follower: asyncio.Task[None] | None = None
         self._answering: asyncio.Task[None] | None = None
 
@@ -54,24 +58,48 @@ class ChatTraining:
         """Raises TrainingError while a run goes on."""
         if self.is_on:
             assert self.state is not None
-            raise TrainingError(f"{self.state.name} is being trained; /train stop ends it, /train shows how it goes")
+            whose = " by another chat" if self.state.is_of_another else ""
+            raise TrainingError(
+                f"{self.state.name} is being trained{whose}; /train stop ends it, /train shows how it goes"
+            )
 
-    async def start(self, order: Order, model: str) -> TrainingState:
+    async def start(self, order: Order) -> None:
         """Begin a run whose data has been checked. Raises Mp13Error when the engine refuses it; nothing changed."""
         self.require_none()
         request = TrainingRequest(
-            name=order.name, output=str(order.output), data=order.data, samples=order.samples,
+            name=order.name, output=str(order.output), data=order.data, source=order.source, samples=order.samples,
             eval_data=order.eval_data, format=order.format, settings=order.settings,
             publish_every=order.publish_every, resume=order.resume,
         )  # fmt: skip
-        await self._client().training.start(request)
-        self._order = order
-        self.state = TrainingState(
-            order.name, order.source, str(order.output), model, tuple(Sample(p) for p in order.prompts)
-        )
+        self._is_starting = True
+        try:
+            await self._client().training.start(request)
+        finally:
+            self._is_starting = False
+        self._begin(
+            TrainingState(
+                order.name, order.source, str(order.output), self._settings().model,
+                tuple(Sample(prompt) for prompt in order.prompts), order.eval_data, order.format,
+            )
+        )  # fmt: skip
+
+    def hear(self, news: TrainingNews) -> None:
+        """Follow the run that another chat of the engine has begun."""
+        if news.name and not self.is_on and not self._is_starting:
+            self._begin(
+                TrainingState(
+                    news.name, news.source, news.output, self._settings().model, eval_data=news.eval_data,
+                    format=news.format, is_of_another=True,
+                )
+            )  # fmt: skip
+            about = f" on {news.source}" if news.source else ""
+            self._news.append(f"another chat trains {news.name}{about}; /train shows how it goes")
+            self._on_change()
+
+    def _begin(self, state: TrainingState) -> None:
+        self.state = state
         self._follower = asyncio.create_task(self._follow())
         self._on_change()
-        return self.state
 
     async def pause(self) -> None:
         self._require_run()
@@ -91,6 +119,31 @@ class ChatTraining:
         self._require_run()
         await self._client().training.cancel()
 
+    async def wait(self) -> str:
+        """Return when the run is over, and say how it ended. Raises TrainingError: it broke off, or there is none."""
+        if self.state is None or self._follower is None:
+            raise TrainingError("nothing is being trained; /train FILE starts a run")
+        self._is_awaited = True
+        try:
+            await asyncio.wait({self._follower})
+        finally:
+            self._is_awaited = False
+        sentence = "" if self.state is None else self.state.sentence
+        self._news = [news for news in self._news if news != sentence]
+        if self.state is not None and self.state.phase == "failed":
+            raise TrainingError(sentence)
+        return sentence
+
+    @property
+    def farewell(self) -> str:
+        """What becomes of the chat's own run when the chat ends now; "" where there is none."""
+        if not self.is_on or self.state is None or self.state.is_of_another:
+            return ""
+        return (
+            f"the training of {self.state.name} ends with its engine's last chat, with a checkpoint of its last whole "
+            f"step; to go on from that: {self._way_on()}"
+        )
+
     async def close(self) -> None:
         for task in (self._follower, self._answering):
             if task is not None:
@@ -103,9 +156,12 @@ class ChatTraining:
             raise TrainingError("nothing is being trained; /train FILE starts a run")
 
     async def _follow(self) -> None:
+        from mp13.service.client import EngineEnded
+
         assert self.state is not None
+        client = self._client()
         try:
-            async with aclosing(self._client().training.events()) as events:
+            async with aclosing(client.training.events()) as events:
                 async for event in events:
                     self.state = self.state.after(event)
                     if isinstance(event, PublishedEvent):
@@ -113,50 +169,76 @@ class ChatTraining:
                     elif isinstance(event, TrainingFinished):
                         self._say(self._ended(event))
                     elif isinstance(event, TrainingFailed):
-                        self._fail(event.message)
+                        self._fail(self._broken_off(event))
                     self._on_change()
             if self.is_on:
-                self._fail("the engine told no more of it")
+                self._fail(f"the engine told no more of it; {self._remedy()}")
+        except EngineEnded as error:
+            if client.is_closed and self.state.is_of_another:  # it goes on without this chat
+                self.state = None
+            else:
+                why = "this chat has let its engine go" if client.is_closed else error.what
+                self._fail(f"{why}; {self._remedy()}")
         except Mp13Error as error:
-            self._fail(str(error))
+            self._fail(f"{error}; {self._remedy()}")
         self._on_change()
 
     def _say(self, sentence: str) -> None:
         assert self.state is not None
         self.state = replace(self.state, sentence=sentence)
-        self._news.append(sentence)
+        if not self._is_awaited:
+            self._news.append(sentence)
 
     def _fail(self, why: str) -> None:
         assert self.state is not None
         self.state = replace(self.state, phase="failed")
-        self._say(f"the training of {self.state.name} broke off: {why}; {self._remedy()}")
+        self._say(f"{self._subject} broke off: {why}")
+
+    @property
+    def _subject(self) -> str:
+        assert self.state is not None
+        whose = ", which another chat began," if self.state.is_of_another else ""
+        return f"the training of {self.state.name}{whose}"
 
     def _ended(self, event: TrainingFinished) -> str:
         assert self.state is not None
-        name = self.state.name
+        name, what = self.state.name, self._subject
         if event.reason == "cancelled":
-            return f"the training of {name} was cancelled; nothing of it is kept"
+            return f"{what} was cancelled; nothing of it is kept"
         if event.path is None:
-            return f"the training of {name} was broken off at step {event.step}; {self._remedy()}"
+            return f"{what} was broken off at step {event.step}; {self._remedy()}"
         loss = "" if event.last_loss is None else f", loss {event.last_loss:.4f}"
         how = {"stopped": "was stopped", "early stop": "ended, since evaluations got no better,"}.get(event.reason)
         return (
-            f"the training of {name} {how or 'is done'} at step {event.step}{loss}; "
+            f"{what} {how or 'is done'} at step {event.step}{loss}; "
             f"/adapter {name} talks to it, and it is among the adapters ({event.path})"
         )
 
+    def _broken_off(self, event: TrainingFailed) -> str:
+        """Its sentence names the last checkpoint already."""
+        may_go_on = not isinstance(error_from_wire(event.code, event.message), DivergedError) and self._folder.steps()
+        return f"{event.message}; to go on from it: {self._way_on()}" if may_go_on else event.message
+
     def _remedy(self) -> str:
         """What of the run is on the disk, and how it goes on."""
-        assert self.state is not None and self._order is not None
-        folder = RunFolder(self._order.output)
-        if not folder.steps():
+        if not self._folder.steps():
             return "it had saved nothing yet"
-        given = ["--model", self.state.model, "--data", self._order.source, "--name", self.state.name, "--resume"]
-        source = shlex.quote(self._order.source)
-        return (
-            f"the last checkpoint is {folder.last()}; to go on from it: /train {source} {self.state.name} resume=yes, "
-            f"or {shlex.join(['mp13', 'train', *given])}"
-        )
+        return f"the last checkpoint is {self._folder.last()}; to go on from it: {self._way_on()}"
+
+    def _way_on(self) -> str:
+        state = self.state
+        assert state is not None
+        source = state.source or "FILE"
+        beside = [(key, value) for key, value in (("eval", state.eval_data), ("format", state.format)) if value]
+        here = ["/train", source, state.name, "resume=yes", *(f"{key}={value}" for key, value in beside)]
+        there = ["mp13", "train", "--model", state.model, "--data", source, "--name", state.name, "--resume"]
+        there += [word for key, value in beside for word in (f"--{key}", value)]
+        return f"{shlex.join(here)}, or {shlex.join(there)}"
+
+    @property
+    def _folder(self) -> RunFolder:
+        assert self.state is not None
+        return RunFolder(Path(self.state.output))
 
     def _ask_samples(self, step: int) -> None:
         """Have the fixed prompts answered by the version of now, unless those before are still being answered."""
@@ -177,7 +259,7 @@ class ChatTraining:
             self._on_change()
 
     async def _answer(self, prompt: str, mix: str) -> str:
-        chosen = self._sampling()  # with the same seed each time, so that only the adapter makes a difference
+        chosen = self._settings().sampling()  # with one seed each time, so that only the adapter makes a difference
         how = replace(chosen, max_tokens=min(chosen.max_tokens, _ANSWER_TOKENS), min_tokens=0, seed=chosen.seed or 0)
         request = GenerateRequest(messages=(Message(role="user", content=prompt),), adapters=mix, sampling=how)
         async with aclosing(self._client().generate(request)) as events:

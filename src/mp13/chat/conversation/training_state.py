@@ -30,13 +30,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """`losses` are (step, loss, learning rate), `evals` (step, loss). `sentence` says how it ended."""
+    """`losses` are (step, loss, learning rate), `evals` (step, loss). `sentence` says how it ended. One that
+    `is_of_another` chat has no samples, and "" for its source where that chat did not say."""
 
     name: str
     source: str
     output: str
     model: str
     samples: tuple[Sample, ...] = ()
+    eval_data: str | None = None
+    format: str | None = None
+    is_of_another: bool = False
     phase: RunState = "preparing"
     step: int = 0
     total_steps: int = 0

@@ -36,20 +36,21 @@ class RunFolder:
         if resume:
             self.last()
         elif self.steps():
-            raise TrainingError(f"{self.output} already holds a run; go on with it (--resume), or choose another name")
+            how = "--resume, in the chat resume=yes"
+            raise TrainingError(f"{self.output} already holds a run; go on with it ({how}), or choose another name")
         elif (self.output / CONFIG_FILE).exists():
             raise TrainingError(f"{self.output} already holds an adapter; remove it, or choose another name")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """As the only run that writes into the folder. If none of it stays, the folder goes again.
+        """As the only run that writes into the folder, on whatever thread. If none of it stays, the folder goes again.
 
         Raises:
             TrainingError: another one does, or the folder cannot be made.
         """
         try:
             self._checkpoints.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self._checkpoints / _LOCK, timeout=0)
+            lock = FileLock(self._checkpoints / _LOCK, timeout=0, thread_local=False)
             lock.acquire()
         except Timeout:
             raise TrainingError(f"another run is writing into {self.output}; wait for it, or stop it") from None

@@ -5,6 +5,7 @@ Knows what a run saves of itself, not when, and nothing of who turns it.
 
 import math
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,11 +25,12 @@ from mp13.engine.training.peft_folder import load_weights, save_adapter
 from mp13.engine.training.record import RECORD_FILE, Origin, RunRecord
 from mp13.engine.training.rows import TrainingRow, data_digest, split_rows
 from mp13.engine.training.schedule import schedule
-from mp13.errors import TrainingError
+from mp13.errors import DivergedError, TrainingError
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _QUICK = 5.0  # seconds
 _STATE_BYTES = 16  # of a trained number: itself, its gradient, AdamW's two means
+_MAY_CHANGE = {"gradient_checkpointing"}  # in a run that goes on: it changes memory and time, and no number
 
 
 class Run:
@@ -75,7 +77,7 @@ class Run:
         """The next optimizer step; comes back after each row. Broken off, it has changed nothing.
 
         Raises:
-            TrainingError: the loss or its gradient is not finite.
+            DivergedError: the loss or its gradient is not finite.
         """
         self._start_watch()
         record = self.record
@@ -101,10 +103,10 @@ class Run:
         record = self.record
         if not math.isfinite(loss):
             self._optimizer.forget_gradient()
-            raise TrainingError(self._diverged("loss"))
+            raise self._diverged("loss")
         norm = self._optimizer.step(lr)
         if not math.isfinite(norm):
-            raise TrainingError(self._diverged("gradient"))
+            raise self._diverged("gradient")
         self._adapter.weights_changed()
         self._watch.halt()
         seconds = self._watch.take()
@@ -139,7 +141,7 @@ class Run:
         """The mean loss over all tokens of the samples held out; comes back after each row.
 
         Raises:
-            TrainingError: it is not finite.
+            DivergedError: it is not finite.
         """
         self._start_watch()
         total = torch.zeros((), device=self._base.device)
@@ -150,19 +152,26 @@ class Run:
         count = sum(len(row.learned(self._config.loss)) for row in self._eval_rows)
         loss, record = float(total) / count, self.record
         if not math.isfinite(loss):
-            raise TrainingError(self._diverged("evaluation loss"))
+            raise self._diverged("evaluation loss", record.step)
         self._watch.halt()
         record.seconds += self._watch.take()
         record.evals.append((record.step, loss))
         return EvalDone(record.step, loss, is_best=record.best == (record.step, loss))
 
     def save_into(self, folder: Path) -> None:
-        """All that the run needs to go on from here. Raises OSError or safetensors' error."""
+        """All that the run needs to go on from here. Errors of `write_adapter`."""
         self.write_adapter(folder)
         self._optimizer.save(folder / OPTIMIZER_FILE)
 
     def write_adapter(self, folder: Path) -> None:
-        """The adapter as it is, and what is known of it. Raises OSError or safetensors' error."""
+        """The adapter as it is, and what is known of it.
+
+        Raises:
+            OSError, SafetensorError: it cannot be written.
+            DivergedError: a weight is not finite.
+        """
+        if not self._adapter.flat.isfinite().all():
+            raise self._diverged("weight", self.record.step)
         save_adapter(folder, self._adapter, self.record.origin.model)
         (folder / RECORD_FILE).write_text(self.record.to_json(), encoding="utf-8")
         (folder / "README.md").write_text(model_card(self.record), encoding="utf-8")
@@ -177,7 +186,7 @@ class Run:
         self._require_same(record)
         load_weights(folder, self._adapter)
         self._optimizer.load(folder / OPTIMIZER_FILE)
-        self.record = record
+        self.record = replace(record, config=self._config)
 
     def load_weights(self, folder: Path) -> None:
         """The adapter of an earlier step of this run. Raises TrainingError."""
@@ -222,7 +231,7 @@ class Run:
         own = self.record
         before, now = record.config.to_json(), own.config.to_json()
         for name, value in before.items():
-            if value != now[name]:
+            if value != now[name] and name not in _MAY_CHANGE:
                 raise TrainingError(f"the run was begun with {name} = {value!r}, not {now[name]!r}; it cannot change")
         for what, was, is_now in (
             ("base model", record.origin.base_digest, own.origin.base_digest),
@@ -235,8 +244,9 @@ class Run:
                     "train anew"
                 )
 
-    def _diverged(self, what: str) -> str:
-        step, lr = self.record.step + 1, self._config.lr
-        return (
-            f"the {what} at step {step} is not a finite number; lower the learning rate ({lr:g}), or look at the data"
+    def _diverged(self, what: str, step: int | None = None) -> DivergedError:
+        """`step` is where it showed; without one, the step that is being computed."""
+        return DivergedError(
+            f"the {what} at step {step or self.record.step + 1} is not a finite number; train anew under another name, "
+            f"with a learning rate below {self._config.lr:g}, or look at the data"
         )

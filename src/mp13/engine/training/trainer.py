@@ -4,6 +4,8 @@ A caller takes the events from `run`, or with `advance` one piece of work at a t
 things in between. Whoever turns it does so from one thread; pause, stop and cancel may come from any.
 """
 
+import errno
+import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -84,10 +86,10 @@ class Trainer:
         try:
             return self._run.rehearse()
         except Exception as error:
-            if (sentence := self._sentence(error)) is None:
+            if (ended := self._readable(error)) is None:
                 raise
             release(error)
-        raise TrainingError(sentence)
+        raise ended
 
     @property
     def is_paused(self) -> bool:
@@ -120,7 +122,7 @@ class Trainer:
         return self._config
 
     def write_adapter(self, folder: Path) -> None:
-        """The adapter as it is between two pieces. Raises OSError or safetensors' error."""
+        """The adapter as it is between two pieces. Errors of `Run.write_adapter`."""
         self._run.write_adapter(folder)
 
     def run(self) -> Iterator[TrainEvent]:
@@ -143,13 +145,13 @@ class Trainer:
             event = next(self._pieces)
         except Exception as error:
             self.is_finished = True
-            if (sentence := self._sentence(error)) is None:
+            if (ended := self._readable(error)) is None:
                 raise
             release(error)
         else:
             self.is_finished = isinstance(event, Finished)
             return event
-        raise TrainingError(sentence)
+        raise ended
 
     def _whole_run(self) -> Iterator[TrainEvent | None]:
         if self._peers.is_first:
@@ -189,7 +191,7 @@ class Trainer:
         try:
             path = yield from aside(lambda: self._folder.save(step, run.save_into))
         except (OSError, SafetensorError) as error:
-            raise TrainingError(f"the checkpoint of step {step} cannot be written ({_reason(error)})") from error
+            raise _unwritten(f"the checkpoint of step {step}", error) from error
         best = run.record.best
         self._folder.prune(self._config.keep, None if best is None else best[0])
         return Saved(step, path)
@@ -218,7 +220,7 @@ class Trainer:
         try:
             yield from aside(lambda: self._folder.finish(run.write_adapter))
         except (OSError, SafetensorError) as error:
-            raise TrainingError(f"the finished adapter cannot be written ({_reason(error)})") from error
+            raise _unwritten("the finished adapter", error) from error
         yield self._finished(reason, self._folder.output)
 
     def _finished(self, reason: FinishReason, path: Path | None) -> Finished:
@@ -241,19 +243,20 @@ class Trainer:
             raise _BrokenOff
         self._others()
 
-    def _sentence(self, error: BaseException) -> str | None:
+    def _readable(self, error: BaseException) -> TrainingError | None:
         """What to tell of an error that ends the run; None for one that nobody expects."""
         has_saved = bool(self._folder.steps())
         kept = f"the last checkpoint is {self._folder.last()}" if has_saved else "it had saved nothing yet"
         if isinstance(error, TrainingError):
-            return f"{error}; {kept}"
+            return type(error)(f"{error}; {kept}")
         if isinstance(error, _BrokenOff):  # while it was rehearsed
-            return "the rehearsal was stopped"
+            return TrainingError("the rehearsal was stopped")
         if is_out_of_memory(error):
             step, tokens = self._run.record.step + 1, self._config.batch_tokens
-            return (
-                f"memory ran out at step {step}, with rows of up to {tokens} tokens; lower batch_tokens, or turn "
-                f"gradient_checkpointing on; {kept}"
+            less = "" if self._config.gradient_checkpointing else " turn gradient_checkpointing on,"
+            return TrainingError(
+                f"memory ran out at step {step}, with rows of up to {tokens} tokens; end what else runs there,{less} "
+                f"or train anew with lower batch_tokens; {kept}"
             )
         return None
 
@@ -269,5 +272,7 @@ def recorded_config(output: Path) -> TrainConfig:
     return RunRecord.read(folder.last()).config
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+def _unwritten(what: str, error: Exception) -> TrainingError:
+    reason = getattr(error, "strerror", None) or str(error)
+    fix = "make room on the disk" if os.strerror(errno.ENOSPC) in reason else "see that its folder can be written"
+    return TrainingError(f"{what} cannot be written ({reason}); {fix}")

@@ -61,7 +61,8 @@ class TrainingScreen(ModalScreen[None]):
         if (state := self._session.training.state) is None:
             return
         dialog = self.query_one("#training")
-        dialog.border_title = Content(one_line(f"Training {state.name}"))
+        whose = ", begun by another chat" if state.is_of_another else ""
+        dialog.border_title = Content(one_line(f"Training {state.name}{whose}"))
         dialog.border_subtitle = self._hints(state)
         self.query_one(".figures", Static).update(Content(figures(state)))
         self.query_one(".curves", Static).update(Content("\n".join(self._curves(state))))
