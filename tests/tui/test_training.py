@@ -1,15 +1,18 @@
 """Training from the chat's screen: the form, the live screen and its keys, the status line, what is told at the end."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
+from rich.color import Color
 from syrupy.assertion import SnapshotAssertion
 
+from mp13.chat.conversation.turn import EngineReady
 from mp13.chat.tui.screens.train_form import TrainScreen
 from mp13.chat.tui.screens.training import TrainingScreen
 from mp13.service.client import EngineGone
-from tests.fakes.fake_session import FakeSession
+from tests.fakes.fake_session import ENGINE, FakeSession
 from tests.fakes.fake_training import evaluated, finished, planned, published, step
 from tests.tui.conftest import Chat, chatting
 
@@ -122,8 +125,86 @@ async def test_the_form_shows_what_is_learned(data: str, size: tuple[int, int], 
         await chat.send("/train")
         await chat.until(lambda: isinstance(chat.app.screen, TrainScreen))
         await chat.press(*data)
-        await chat.sees("What is tea?", "Tea is a leaf.")
+        await chat.sees("What is tea?", "Tea is a leaf.", "carry loss")
         assert await chat.still() == picture
+
+
+async def _in_form(chat: Chat, data: str) -> None:
+    await chat.send("/train")
+    await chat.until(lambda: isinstance(chat.app.screen, TrainScreen))
+    await chat.press(*data)
+
+
+def _coloured(chat: Chat) -> str:
+    """What stands on the screen in the colour of what carries loss."""
+    strips = chat.app.screen._compositor.render_strips()
+    styled = [(segment.text, segment.style) for strip in strips for segment in strip]
+    return "".join(text for text, style in styled if style and style.bgcolor == Color.parse("#a6e3a1"))
+
+
+@pytest.mark.parametrize("learns_end", [True, False])
+async def test_the_form_colours_exactly_the_tokens_that_carry_loss(data: str, learns_end: bool) -> None:
+    session, end = FakeSession(), "<|end|>" * learns_end
+    session.trainer.learns_end = learns_end
+    async with chatting(session, (120, 36)) as chat:
+        await _in_form(chat, data)
+        await chat.sees("<|user|>What is tea?<|end|>", "<|user|>Who are you?<|end|>", "this is a note")
+        assert _coloured(chat) == f"Very good, sir. Tea is a leaf.{end}Your butler, sir.{end}carries loss"
+
+
+async def test_the_form_colours_all_if_all_is_learned(data: str) -> None:
+    async with chatting(FakeSession(), (120, 36)) as chat:
+        await _in_form(chat, data)
+        await chat.press(*["down"] * 8, *"all")
+        await chat.until(lambda: "Who are you?" in _coloured(chat))
+        assert _coloured(chat) == (
+            "What is tea?<|end|>↵<|assistant|>Very good, sir. Tea is a leaf.<|end|>↵"
+            "Who are you?<|end|>↵<|assistant|>Your butler, sir.<|end|>↵carries loss"
+        )
+
+
+async def test_without_colours_the_form_marks_what_is_learned(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with chatting(FakeSession(), (120, 36)) as chat:
+        await _in_form(chat, data)
+        await chat.sees("⟦Very good, sir. Tea is a leaf.<|end|>⟧", "⟦carries loss⟧")
+
+
+async def test_the_form_scrolls_to_further_samples(data: str) -> None:
+    async with chatting(FakeSession()) as chat:
+        await _in_form(chat, data)
+        await chat.sees("What is tea?")
+        assert "this is a note" not in chat.shown()
+        await chat.press("pagedown")
+        await chat.sees("this is a note")
+        await chat.press("pageup")
+        await chat.sees("What is tea?")
+
+
+async def test_the_form_says_what_the_model_cannot_show(data: str) -> None:
+    session = FakeSession()
+    session.trainer.unreadable = "the template changes the answer; leave the sample out"
+    async with chatting(session, (120, 36)) as chat:
+        await _in_form(chat, data)
+        await chat.sees("butler.jsonl:1: the template changes the answer; leave the sample out")
+
+
+async def test_the_form_shows_nothing_of_data_that_is_not_named_any_more(data: str) -> None:
+    async with chatting(FakeSession(), (120, 36)) as chat:
+        await _in_form(chat, data)
+        await chat.sees("What is tea?")
+        await chat.press("backspace")
+        await chat.until(lambda: "What is tea?" not in chat.shown())
+
+
+async def test_the_form_shows_the_samples_when_the_engine_is_up(data: str) -> None:
+    comes = asyncio.Event()
+    async with chatting(FakeSession(load=(comes, EngineReady(ENGINE))), (120, 36), ready=False) as chat:
+        await chat.until(lambda: chat.app.screen is chat.conversation)
+        await _in_form(chat, data)
+        await chat.sees("as soon as the engine is up")
+        comes.set()
+        await chat.sees("What is tea?")
 
 
 async def test_the_form_says_at_the_field_what_is_wrong(data: str) -> None:

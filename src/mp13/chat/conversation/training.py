@@ -16,9 +16,16 @@ from mp13.chat.conversation.training_state import Sample, TrainingState
 from mp13.engine.training.checkpoints import RunFolder
 from mp13.errors import Mp13Error, TrainingError
 from mp13.service.schema import FinishEvent, GenerateRequest, Message, SamplingParams
-from mp13.service.training_schema import PublishedEvent, TrainingFailed, TrainingFinished, TrainingRequest
+from mp13.service.training_schema import (
+    PreviewRequest,
+    PublishedEvent,
+    TrainingFailed,
+    TrainingFinished,
+    TrainingRequest,
+)
 
 if TYPE_CHECKING:
+    from mp13.engine.training.rendering.request import RenderReport
     from mp13.service.client import EngineClient
 
 _ANSWER_TOKENS = 48
@@ -55,6 +62,10 @@ class ChatTraining:
         if self.is_on:
             assert self.state is not None
             raise TrainingError(f"{self.state.name} is being trained; /train stop ends it, /train shows how it goes")
+
+    async def preview(self, request: PreviewRequest) -> "RenderReport":
+        """What a run would learn of samples, token by token, by the model that runs. Raises Mp13Error."""
+        return await self._client().training.preview(request)
 
     async def start(self, order: Order, model: str) -> TrainingState:
         """Begin a run whose data has been checked. Raises Mp13Error when the engine refuses it; nothing changed."""

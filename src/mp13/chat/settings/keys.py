@@ -136,6 +136,8 @@ _TABLE = (
     KeyAction("dialog.close", "escape", "leave everything as it was", "dialogs"),
     KeyAction("dialog.up", "up", "mark the one above", "dialogs"),
     KeyAction("dialog.down", "down", "mark the one below", "dialogs"),
+    KeyAction("dialog.page_up", "pageup", "scroll up what is shown under a form", "dialogs"),
+    KeyAction("dialog.page_down", "pagedown", "scroll it down", "dialogs"),
     KeyAction("dialog.copy", "ctrl+c", "copy all of it as JSON", "dialogs"),
     KeyAction("dialog.complete", "tab", "complete the name", "dialogs"),
     KeyAction("dialog.reset", "ctrl+r", "put the defaults back", "dialogs"),

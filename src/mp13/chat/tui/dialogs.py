@@ -54,7 +54,7 @@ class Dialogs:
         if session.training.is_on:
             self._screen.app.push_screen(TrainingScreen(session))
         else:
-            self._screen.app.push_screen(TrainScreen(), self._submit)
+            self._screen.app.push_screen(TrainScreen(session), self._submit)
 
     async def _open_models(self, now: str) -> None:
         from mp13.chat.commands.setups import models_here
