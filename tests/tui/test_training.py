@@ -109,6 +109,28 @@ async def test_escape_goes_back_to_the_chat_and_the_run_goes_on(data: str) -> No
         assert session.trainer.verbs == [] and session.training.is_on
 
 
+async def test_the_answers_scroll(data: str) -> None:
+    session = FakeSession()
+    async with chatting(session) as chat:
+        await chat.say(f"/train {data} prompt={'a' * 400} prompt=last")
+        session.trainer.tell(planned(), step(1, 3.0), published(1))
+        await chat.send("/train")
+        await chat.sees("aaaa")
+        assert "base answers last" not in chat.shown()
+        await chat.press(*["pagedown"] * 6)
+        await chat.sees("base answers last")
+        await chat.press(*["pageup"] * 6)
+        await chat.until(lambda: "base answers last" not in chat.shown())
+
+
+@pytest.mark.parametrize(("keys", "how"), [("s", "stopped"), ("cc", "cancelled")])
+async def test_the_live_screen_says_how_a_run_ended(data: str, keys: str, how: str) -> None:
+    async with chatting(FakeSession()) as chat:
+        await _watched(chat, data)
+        await chat.press(*keys)
+        await chat.sees(f"{how}, step 40 of 40")
+
+
 async def test_an_engine_that_dies_is_told_and_the_chat_goes_on(data: str) -> None:
     session = FakeSession(["Hello."])
     async with chatting(session) as chat:
@@ -178,7 +200,11 @@ async def test_the_form_scrolls_to_further_samples(data: str) -> None:
         await chat.press("pagedown")
         await chat.sees("this is a note")
         await chat.press("pageup")
-        await chat.sees("What is tea?")
+        await chat.sees("butler.jsonl:1 ·")
+        await chat.press("pagedown")
+        assert "butler.jsonl:1 ·" not in chat.shown()
+        await chat.press(*["down"] * 8, *"all")
+        await chat.sees("butler.jsonl:1 ·")  # what is shown anew is shown from its beginning
 
 
 async def test_the_form_says_what_the_model_cannot_show(data: str) -> None:

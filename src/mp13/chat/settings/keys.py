@@ -131,6 +131,8 @@ _TABLE = (
     KeyAction("training.pause", "p", "pause, or go on", "training"),
     KeyAction("training.stop", "s", "stop, and keep the adapter as it is", "training"),
     KeyAction("training.cancel", "c", "pressed twice, cancel; nothing of it is kept", "training"),
+    KeyAction("training.page_up", "pageup", "scroll the answers up", "training"),
+    KeyAction("training.page_down", "pagedown", "scroll the answers down", "training"),
     KeyAction("training.leave", "escape", "back to the chat; it goes on", "training"),
     KeyAction("dialog.keep", "enter", "take what is marked or written", "dialogs"),
     KeyAction("dialog.close", "escape", "leave everything as it was", "dialogs"),

@@ -107,6 +107,7 @@ class TrainScreen(Form):
         about = self.query_one(".about", Static)
         about.update(text.append("".join(f"\n{printable(note)}" for note in report.notes)))
         about.set_class(False, "-wrong")
+        self.query_one(".preview").scroll_home(animate=False)
 
     def action_page(self, pages: int) -> None:
         preview = self.query_one(".preview", VerticalScroll)
