@@ -252,6 +252,23 @@ async def test_the_form_starts_the_run(data: str) -> None:
         assert session.trainer.requests[0].settings == {"rank": 4}
 
 
+async def test_no_form_opens_while_a_training_that_was_asked_for_waits(data: str) -> None:
+    goes_on = asyncio.Event()
+    session = FakeSession(["Hello", goes_on, "."])
+    async with chatting(session) as chat:
+        await chat.send("Hi")
+        await chat.sees("Hello")
+        await chat.send(f"/train {data}")
+        await chat.send("/train")
+        await chat.sees("The training is about to begin.")
+        assert chat.app.screen is chat.conversation
+        goes_on.set()
+        await chat.until(lambda: session.training.is_on)
+        await chat.rests()
+        await chat.send("/train")
+        await chat.until(lambda: isinstance(chat.app.screen, TrainingScreen))
+
+
 async def test_the_form_completes_a_path_and_stays_without_data(data: str) -> None:
     async with chatting(FakeSession()) as chat:
         await chat.send("/train")

@@ -140,4 +140,5 @@ def _samples(state: TrainingState) -> Table:
         table.add_row(Text(one_line(f"> {sample.prompt}"), "bold"), "")
         table.add_row(Text("base", "dim"), Text(one_line(step), "dim"))
         table.add_row(Text(one_line(sample.base)), Text(one_line(sample.learned)))
+        table.add_row()
     return table
