@@ -9,6 +9,7 @@ from rich.color import Color
 from syrupy.assertion import SnapshotAssertion
 
 from mp13.chat.conversation.turn import EngineReady
+from mp13.chat.tui import app as tui
 from mp13.chat.tui.screens.train_form import TrainScreen
 from mp13.chat.tui.screens.training import TrainingScreen
 from mp13.service.client import EngineGone
@@ -277,3 +278,18 @@ async def test_the_form_completes_a_path_and_stays_without_data(data: str) -> No
         await chat.sees("is needed")
         await chat.press(*"but")
         await chat.sees("butler.jsonl")
+
+
+def test_who_leaves_the_chat_is_told_how_a_training_goes_on(
+    data: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def open_session(settings: object, resume: str | None) -> FakeSession:
+        session = FakeSession()
+        await session.command(f"/train {data}")
+        await session.close()
+        return session
+
+    monkeypatch.setattr(tui, "open_session", open_session)
+    monkeypatch.setattr(tui.ChatApp, "run", lambda app: asyncio.run(app._open_session()) and None)
+    assert tui.run(lambda: pytest.fail("run itself loads no settings")) == 0
+    assert "mp13chat: the training of butler ends with the engine's last chat" in capsys.readouterr().err

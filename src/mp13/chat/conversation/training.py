@@ -52,6 +52,16 @@ class ChatTraining:
     def is_on(self) -> bool:
         return self.state is not None and self.state.phase in _ON
 
+    @property
+    def farewell(self) -> str:
+        """What whoever leaves now is to know of a run that goes on; "" where none does."""
+        if not self.is_on or self.state is None:
+            return ""
+        return (
+            f"the training of {self.state.name} ends with the engine's last chat, its last whole step saved; to go on "
+            f"from there: {self._resumption()}"
+        )
+
     def take_news(self) -> list[str]:
         """What happened since the last call and has not been said yet."""
         news, self._news = self._news, []
@@ -162,12 +172,13 @@ class ChatTraining:
         folder = RunFolder(self._order.output)
         if not folder.steps():
             return "it had saved nothing yet"
+        return f"the last checkpoint is {folder.last()}; to go on from it: {self._resumption()}"
+
+    def _resumption(self) -> str:
+        assert self.state is not None and self._order is not None
         given = ["--model", self.state.model, "--data", self._order.source, "--name", self.state.name, "--resume"]
         source = shlex.quote(self._order.source)
-        return (
-            f"the last checkpoint is {folder.last()}; to go on from it: /train {source} {self.state.name} resume=yes, "
-            f"or {shlex.join(['mp13', 'train', *given])}"
-        )
+        return f"/train {source} {self.state.name} resume=yes, or {shlex.join(['mp13', 'train', *given])}"
 
     def _ask_samples(self, step: int) -> None:
         """Have the fixed prompts answered by the version of now, unless those before are still being answered."""
