@@ -163,7 +163,7 @@ class ChatTraining:
         how = {"stopped": "was stopped", "early stop": "ended, since evaluations got no better,"}.get(event.reason)
         return (
             f"the training of {name} {how or 'is done'} at step {event.step}{loss}; "
-            f"/adapter {name} talks to it, and it is among the adapters ({event.path})"
+            f"/adapter {name} talks to it, and it is among the adapters"
         )
 
     def _remedy(self) -> str:
