@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.color import Color
 from syrupy.assertion import SnapshotAssertion
+from textual import events
 
 from mp13.chat.conversation.turn import EngineReady
 from mp13.chat.tui import app as tui
@@ -268,6 +269,19 @@ async def test_no_form_opens_while_a_training_that_was_asked_for_waits(data: str
         await chat.rests()
         await chat.send("/train")
         await chat.until(lambda: isinstance(chat.app.screen, TrainingScreen))
+
+
+async def test_keys_that_come_all_at_once_act_in_their_order(data: str) -> None:
+    async with chatting(FakeSession()) as chat:
+        for field in (chat.prompt, None):
+            if field is None:
+                await _in_form(chat, "")
+            keys = ["a", "b", "backspace", "left", "c", "end", "d", "e", "backspace"]
+            for key in keys:  # as a terminal sends what was typed while the screen was busy
+                chat.app.post_message(events.Key(key, key if len(key) == 1 else None))
+            await chat.sees("cad")
+            if field is not None:
+                field.clear()
 
 
 async def test_the_form_completes_a_path_and_stays_without_data(data: str) -> None:
