@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace
 
+from mp13.engine.training.rendering.request import Rendered, RenderedSample, RenderProblem, RenderReport
+from mp13.engine.training.sample import Sample
 from mp13.errors import Mp13Error
 from mp13.service.schema import FinishEvent, GenerateRequest
 from mp13.service.training_schema import (
     EvalEvent,
     PlannedEvent,
+    PreviewRequest,
     PublishedEvent,
     SavedEvent,
     StateEvent,
@@ -21,7 +24,8 @@ from mp13.service.training_schema import (
 
 
 class FakeTraining:
-    """`requests` and `verbs` are what was asked of it. `refusal` is raised by the next start."""
+    """`requests` and `verbs` are what was asked of it. `refusal` is raised by the next start. In a preview the token
+    that ends an answer carries loss if `learns_end`; `unreadable` says what is wrong with the first sample."""
 
     client: "FakeTrainingClient"
 
@@ -29,11 +33,19 @@ class FakeTraining:
         self.requests: list[TrainingRequest] = []
         self.verbs: list[str] = []
         self.refusal: Mp13Error | None = None
+        self.learns_end = True
+        self.unreadable = ""
         self._events: asyncio.Queue[TrainingEvent | Mp13Error] = asyncio.Queue()
 
     def tell(self, *events: TrainingEvent | Mp13Error) -> None:
         for event in events:
             self._events.put_nowait(event)
+
+    async def preview(self, request: PreviewRequest) -> RenderReport:
+        if self.unreadable:
+            return RenderReport((), (RenderProblem(0, self.unreadable),), 100, "0" * 64)
+        made = [_rendered(sample, request.loss == "all", self.learns_end) for sample in request.samples]
+        return RenderReport(tuple(made), (), 100, "0" * 64, ("this is a note",))
 
     async def start(self, request: TrainingRequest) -> None:
         if self.refusal is not None:
@@ -80,6 +92,18 @@ class FakeTrainingClient:
 
     async def close(self) -> None:
         pass
+
+
+def _rendered(sample: Sample, learns_all: bool, learns_end: bool) -> RenderedSample:
+    """A token a message, between tokens of a template."""
+    texts, mask = [], []
+    for message in sample.messages:
+        is_answer = message.role == "assistant"
+        texts += [f"<|{message.role}|>", message.content, "<|end|>", "\n"]
+        mask += [False, is_answer, is_answer and learns_end, False]
+    mask = [False, *[True] * (len(mask) - 1)] if learns_all else mask
+    ids = tuple(range(len(texts)))
+    return RenderedSample((len(ids),), sum(mask), (Rendered(ids, tuple(mask), tuple(texts)),))
 
 
 def planned(total: int = 40) -> PlannedEvent:

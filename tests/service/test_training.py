@@ -5,7 +5,7 @@ import os
 import re
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,13 +13,19 @@ from safetensors.torch import load_file
 
 from mp13.chat.cli.engines_cli import process_table
 from mp13.engine.config import EngineConfig
+from mp13.engine.training.rendering.request import Loss, RenderRequest
+from mp13.engine.training.rendering.work import render_rows
+from mp13.engine.training.sample import Message as Said
+from mp13.engine.training.sample import Sample
 from mp13.errors import ConfigError, Mp13Error, TrainingError
+from mp13.library.data.tokens import staged
 from mp13.service import launcher
 from mp13.service.client import EngineClient
 from mp13.service.processes import engine_processes
 from mp13.service.schema import GenerateRequest, Message, SamplingParams
 from mp13.service.training_schema import (
     PlannedEvent,
+    PreviewRequest,
     PublishedEvent,
     SavedEvent,
     StateEvent,
@@ -27,7 +33,8 @@ from mp13.service.training_schema import (
     TrainingFinished,
     TrainingRequest,
 )
-from tests.engine.tiny_models import tiny_model
+from tests.engine.tiny_models import tiny_model, tiny_tokenizer
+from tests.engine.tiny_tokenizers import TEMPLATES
 from tests.service.conftest import seconds_until_gone
 
 SETTINGS: dict[str, Any] = {"rank": 4, "steps": 6, "save_every": 2, "batch_tokens": 64}
@@ -83,6 +90,33 @@ async def test_bad_requests_are_sentences(model: Path, tmp_path: Path) -> None:
             await client.training.start(request(tmp_path / "out", samples=({"messages": []},)))
     finally:
         await client.close()
+
+
+@pytest.mark.parametrize("template", ["chatml", "alpaca"])
+async def test_a_preview_is_token_for_token_that_of_mp13_data(tmp_path: Path, template: str) -> None:
+    model = tiny_model(tmp_path / "model", "llama")
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TEMPLATES[template]
+    tokenizer.save_pretrained(model)
+    talk = Said("user", "hello"), Said("assistant", "the dog", False), Said("user", "a"), Said("assistant", "dogs")
+    samples = Sample("a", 1, talk), Sample("a", 2, text="the fox"), Sample("a", 3, prompt="the", text=" fox")
+    client = await open_engine(model)
+    try:
+        previews = {
+            loss: await client.training.preview(PreviewRequest(samples=samples, loss=loss)) for loss in get_args(Loss)
+        }
+    finally:
+        await client.close()
+    for loss, preview in previews.items():
+        with staged(samples) as rows:
+            shown = render_rows(RenderRequest(str(model), rows.path, loss, with_tokens=True), lambda *_: None)
+        assert (preview.samples, preview.problems, preview.notes) == (shown.samples, shown.problems, shown.notes)
+    learned = [
+        "".join(text for text, is_learned in zip(sequence.texts, sequence.mask, strict=True) if is_learned)
+        for sample in previews["assistant"].samples
+        for sequence in sample.sequences
+    ]
+    assert learned == ["dogs<|im_end|>", " fox<|im_end|>", " fox<|im_end|>"]
 
 
 async def test_a_list_of_engines_tells_that_one_trains(model: Path, tmp_path: Path) -> None:

@@ -1,16 +1,21 @@
 """Training from the chat's screen: the form, the live screen and its keys, the status line, what is told at the end."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
+from rich.color import Color
 from syrupy.assertion import SnapshotAssertion
+from textual import events
 
+from mp13.chat.conversation.turn import EngineReady
+from mp13.chat.tui import app as tui
 from mp13.chat.tui.screens.train_form import TrainScreen, _Files
 from mp13.chat.tui.screens.training import TrainingScreen
 from mp13.service.client import EngineGone
 from mp13.service.schema import TrainingNews
-from tests.fakes.fake_session import FakeSession
+from tests.fakes.fake_session import ENGINE, FakeSession
 from tests.fakes.fake_training import evaluated, finished, planned, published, step
 from tests.tui.conftest import Chat, chatting
 
@@ -107,6 +112,28 @@ async def test_escape_goes_back_to_the_chat_and_the_run_goes_on(data: str) -> No
         assert session.trainer.verbs == [] and session.training.is_on
 
 
+async def test_the_answers_scroll(data: str) -> None:
+    session = FakeSession()
+    async with chatting(session) as chat:
+        await chat.say(f"/train {data} prompt={'a' * 400} prompt=last")
+        session.trainer.tell(planned(), step(1, 3.0), published(1))
+        await chat.send("/train")
+        await chat.sees("aaaa")
+        assert "base answers last" not in chat.shown()
+        await chat.press(*["pagedown"] * 6)
+        await chat.sees("base answers last")
+        await chat.press(*["pageup"] * 6)
+        await chat.until(lambda: "base answers last" not in chat.shown())
+
+
+@pytest.mark.parametrize(("keys", "how"), [("s", "stopped"), ("cc", "cancelled")])
+async def test_the_live_screen_says_how_a_run_ended(data: str, keys: str, how: str) -> None:
+    async with chatting(FakeSession()) as chat:
+        await _watched(chat, data)
+        await chat.press(*keys)
+        await chat.sees(f"{how}, step 40 of 40")
+
+
 async def test_an_engine_that_dies_is_told_and_the_chat_goes_on(data: str) -> None:
     session = FakeSession(["Hello."])
     async with chatting(session) as chat:
@@ -138,8 +165,90 @@ async def test_the_form_shows_what_is_learned(data: str, size: tuple[int, int], 
         await chat.send("/train")
         await chat.until(lambda: isinstance(chat.app.screen, TrainScreen))
         await chat.press(*data)
-        await chat.sees("What is tea?", "Tea is a leaf.")
+        await chat.sees("What is tea?", "Tea is a leaf.", "carry loss")
         assert await chat.still() == picture
+
+
+async def _in_form(chat: Chat, data: str) -> None:
+    await chat.send("/train")
+    await chat.until(lambda: isinstance(chat.app.screen, TrainScreen))
+    await chat.press(*data)
+
+
+def _coloured(chat: Chat) -> str:
+    """What stands on the screen in the colour of what carries loss."""
+    strips = chat.app.screen._compositor.render_strips()
+    styled = [(segment.text, segment.style) for strip in strips for segment in strip]
+    return "".join(text for text, style in styled if style and style.bgcolor == Color.parse("#a6e3a1"))
+
+
+@pytest.mark.parametrize("learns_end", [True, False])
+async def test_the_form_colours_exactly_the_tokens_that_carry_loss(data: str, learns_end: bool) -> None:
+    session, end = FakeSession(), "<|end|>" * learns_end
+    session.trainer.learns_end = learns_end
+    async with chatting(session, (120, 36)) as chat:
+        await _in_form(chat, data)
+        await chat.sees("<|user|>What is tea?<|end|>", "<|user|>Who are you?<|end|>", "this is a note")
+        assert _coloured(chat) == f"Very good, sir. Tea is a leaf.{end}Your butler, sir.{end}carries loss"
+
+
+async def test_the_form_colours_all_if_all_is_learned(data: str) -> None:
+    async with chatting(FakeSession(), (120, 36)) as chat:
+        await _in_form(chat, data)
+        await chat.press(*["down"] * 8, *"all")
+        await chat.until(lambda: "Who are you?" in _coloured(chat))
+        assert _coloured(chat) == (
+            "What is tea?<|end|>↵<|assistant|>Very good, sir. Tea is a leaf.<|end|>↵"
+            "Who are you?<|end|>↵<|assistant|>Your butler, sir.<|end|>↵carries loss"
+        )
+
+
+async def test_without_colours_the_form_marks_what_is_learned(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with chatting(FakeSession(), (120, 36)) as chat:
+        await _in_form(chat, data)
+        await chat.sees("⟦Very good, sir. Tea is a leaf.<|end|>⟧", "⟦carries loss⟧")
+
+
+async def test_the_form_scrolls_to_further_samples(data: str) -> None:
+    async with chatting(FakeSession()) as chat:
+        await _in_form(chat, data)
+        await chat.sees("What is tea?")
+        assert "this is a note" not in chat.shown()
+        await chat.press("pagedown")
+        await chat.sees("this is a note")
+        await chat.press("pageup")
+        await chat.sees("butler.jsonl:1 ·")
+        await chat.press("pagedown")
+        assert "butler.jsonl:1 ·" not in chat.shown()
+        await chat.press(*["down"] * 8, *"all")
+        await chat.sees("butler.jsonl:1 ·")  # what is shown anew is shown from its beginning
+
+
+async def test_the_form_says_what_the_model_cannot_show(data: str) -> None:
+    session = FakeSession()
+    session.trainer.unreadable = "the template changes the answer; leave the sample out"
+    async with chatting(session, (120, 36)) as chat:
+        await _in_form(chat, data)
+        await chat.sees("butler.jsonl:1: the template changes the answer; leave the sample out")
+
+
+async def test_the_form_shows_nothing_of_data_that_is_not_named_any_more(data: str) -> None:
+    async with chatting(FakeSession(), (120, 36)) as chat:
+        await _in_form(chat, data)
+        await chat.sees("What is tea?")
+        await chat.press("backspace")
+        await chat.until(lambda: "What is tea?" not in chat.shown())
+
+
+async def test_the_form_shows_the_samples_when_the_engine_is_up(data: str) -> None:
+    comes = asyncio.Event()
+    async with chatting(FakeSession(load=(comes, EngineReady(ENGINE))), (120, 36), ready=False) as chat:
+        await chat.until(lambda: chat.app.screen is chat.conversation)
+        await _in_form(chat, data)
+        await chat.sees("as soon as the engine is up")
+        comes.set()
+        await chat.sees("What is tea?")
 
 
 async def test_the_form_says_at_the_field_what_is_wrong(data: str) -> None:
@@ -161,6 +270,36 @@ async def test_the_form_starts_the_run(data: str) -> None:
         assert session.trainer.requests[0].settings == {"rank": 4}
 
 
+async def test_no_form_opens_while_a_training_that_was_asked_for_waits(data: str) -> None:
+    goes_on = asyncio.Event()
+    session = FakeSession(["Hello", goes_on, "."])
+    async with chatting(session) as chat:
+        await chat.send("Hi")
+        await chat.sees("Hello")
+        await chat.send(f"/train {data}")
+        await chat.send("/train")
+        await chat.sees("The training is about to begin.")
+        assert chat.app.screen is chat.conversation
+        goes_on.set()
+        await chat.until(lambda: session.training.is_on)
+        await chat.rests()
+        await chat.send("/train")
+        await chat.until(lambda: isinstance(chat.app.screen, TrainingScreen))
+
+
+async def test_keys_that_come_all_at_once_act_in_their_order(data: str) -> None:
+    async with chatting(FakeSession()) as chat:
+        for field in (chat.prompt, None):
+            if field is None:
+                await _in_form(chat, "")
+            keys = ["a", "b", "backspace", "left", "c", "end", "d", "e", "backspace"]
+            for key in keys:  # as a terminal sends what was typed while the screen was busy
+                chat.app.post_message(events.Key(key, key if len(key) == 1 else None))
+            await chat.sees("cad")
+            if field is not None:
+                field.clear()
+
+
 async def test_the_form_completes_a_path_and_stays_without_data(data: str) -> None:
     async with chatting(FakeSession()) as chat:
         await chat.send("/train")
@@ -173,3 +312,18 @@ async def test_the_form_completes_a_path_and_stays_without_data(data: str) -> No
 
 async def test_a_path_into_nobodys_home_has_no_completion() -> None:
     assert await _Files().get_suggestion("~nobody-here/x") is None
+
+
+def test_who_leaves_the_chat_is_told_how_a_training_goes_on(
+    data: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def open_session(settings: object, resume: str | None) -> FakeSession:
+        session = FakeSession()
+        await session.command(f"/train {data}")
+        await session.close()
+        return session
+
+    monkeypatch.setattr(tui, "open_session", open_session)
+    monkeypatch.setattr(tui.ChatApp, "run", lambda app: asyncio.run(app._open_session()) and None)
+    assert tui.run(lambda: pytest.fail("run itself loads no settings")) == 0
+    assert "mp13chat: the training of butler ends with the engine's last chat" in capsys.readouterr().err

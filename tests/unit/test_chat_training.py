@@ -120,6 +120,17 @@ async def test_the_verbs_reach_the_engine(session: FakeSession, data: Path) -> N
     assert "was stopped at step 40" in news and "/adapter butler" in news
 
 
+async def test_who_leaves_while_a_run_goes_on_is_told_how_it_goes_on(session: FakeSession, data: Path) -> None:
+    assert session.training.farewell == ""
+    await session.command(f"/train {data} jeeves")
+    said = session.training.farewell
+    assert "the training of jeeves ends with the engine's last chat" in said
+    assert f"/train {data} jeeves resume=yes, or mp13 train --model starter --data {data} --name jeeves" in said
+    await session.command("/train stop")
+    await _until(lambda: not session.training.is_on)
+    assert session.training.farewell == ""
+
+
 async def test_a_cancelled_run_says_that_nothing_is_kept(session: FakeSession, data: Path) -> None:
     await session.command(f"/train {data}")
     await session.command("/train cancel")

@@ -5,14 +5,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from mp13.chat.conversation.connection import EngineConnection, EngineState
 from mp13.chat.settings.load import load_settings
 from mp13.chat.settings.schema import Settings
-from mp13.errors import OutOfMemory
+from mp13.errors import AdapterError, OutOfMemory
 from mp13.service.client import EngineGone, EngineStopped
-from mp13.service.schema import BusyEvent, EndedEvent, FailedEvent
+from mp13.service.schema import AdapterInfo, BusyEvent, EndedEvent, FailedEvent
 from tests.fakes.fake_client import FakeHost
 
 
@@ -118,3 +119,19 @@ async def test_a_start_that_is_given_up_leaves_no_engine_and_no_state(seen: Seen
         assert seen.connection.state.phase == "loading"
     assert seen.connection.state == EngineState()
     assert seen.host.clients[0].closed
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sentence"),
+    [
+        ("new@3", "there is no 'new@3' in the engine; give new@6, new@9"),
+        ("gone@latest", "it has no version of gone now: give an adapter that is on disk"),
+    ],
+)
+async def test_a_version_that_is_not_there_is_told_with_what_is(seen: Seen, wanted: str, sentence: str) -> None:
+    await seen.start()
+    seen.connection.adapters = [AdapterInfo(name, "0" * 64, "lora", 4, (), 1) for name in ("new@6", "new@9")]
+    await seen.connection.load(["new@latest", "new@6"], [], fresh=True)
+    with pytest.raises(AdapterError) as refused:
+        await seen.connection.load([wanted], [], fresh=False)
+    assert sentence in str(refused.value)

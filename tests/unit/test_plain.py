@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -89,6 +90,14 @@ class TestAnswers:
 
 
 class TestCommands:
+    def test_who_leaves_is_told_how_a_training_goes_on(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MP13_DATA_DIR", str(tmp_path))
+        (tmp_path / "butler.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+        chat(FakeSession(), f"/train {tmp_path / 'butler.jsonl'}")
+        assert "the training of butler ends with the engine's last chat" in shown(capsys)[0]
+
     def test_what_a_command_says_is_printed_and_a_typo_gets_a_suggestion(self, capsys) -> None:
         chat(FakeSession(), "/adapter pirate", "/adaptr json")
         out = shown(capsys)[0]

@@ -45,7 +45,7 @@ async def test_a_branch_leaves_the_oldest_behind_and_the_first_stays_as_it_was(c
 async def test_more_than_there_is_cannot_be_left_behind(chats: Chats) -> None:
     session = chats.open()
     await ask(session, "one")
-    with pytest.raises(ConfigError, match="give 0 to 1"):
+    with pytest.raises(ConfigError, match="to leave behind, 0 to 1"):
         await session.command("/branch 2")
     with pytest.raises(ConfigError, match="needs the number of exchanges"):
         await session.command("/branch all")

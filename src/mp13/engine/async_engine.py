@@ -33,6 +33,9 @@ from mp13.engine.text.scored_answer import scored_answer
 from mp13.engine.training.events import RunEvent
 from mp13.engine.training.job import TrainingJob
 from mp13.engine.training.passes import require_parts
+from mp13.engine.training.rendering.request import Loss, RenderReport
+from mp13.engine.training.rendering.work import rendered
+from mp13.engine.training.sample import Sample
 from mp13.engine.training_run import TrainingRun
 from mp13.errors import MixError, TrainingError
 
@@ -193,6 +196,18 @@ class AsyncEngine:
     def abort(self, request_id: str) -> None:
         """End a request; its iterator gets a FinishEvent with reason "abort". Unknown ids are ignored."""
         self._thread.abort(request_id)
+
+    async def preview_training(self, samples: Sequence[Sample], loss: Loss) -> RenderReport:
+        """What a run would learn of the samples, token by token. No running answer waits for it, nor it for one.
+
+        Raises:
+            UnsupportedError: the model has no chat template.
+        """
+        info = self._core.info
+        return await asyncio.to_thread(
+            rendered, samples, self._core.tokenizer, info.eos_token_ids, loss, with_tokens=True,
+            max_position=info.max_model_len,
+        )  # fmt: skip
 
     async def start_training(self, job: TrainingJob, on_event: Callable[[RunEvent], None]) -> TrainingRun:
         """Begin to train beside the answers. `on_event` is called on the engine's thread with each event of the run.

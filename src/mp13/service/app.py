@@ -47,7 +47,7 @@ from mp13.service.schema import (
     count_reports,
 )
 from mp13.service.streaming import LineStream, failure
-from mp13.service.training_schema import TrainingRequest
+from mp13.service.training_schema import PreviewRequest, TrainingRequest, render_reports
 
 _END_S = 2  # for a graceful end; a step of the model that runs longer is cut off
 _PARK_S = 30  # for a training run's checkpoint before that
@@ -91,6 +91,10 @@ class Service:
     async def unload_adapter(self, request: Request) -> Response:
         await self.host.unload_adapter(request.path_params["name"])
         return Response(status_code=204)
+
+    async def preview_training(self, request: Request) -> Response:
+        report = await self.host.preview_training(await _body(request, PreviewRequest))
+        return _json(render_reports.dump_json(report))
 
     async def start_training(self, request: Request) -> Response:
         return _json((await self.host.start_training(await _body(request, TrainingRequest))).model_dump_json())
@@ -140,6 +144,7 @@ def make_app(service: Service, token: str | None) -> ASGIApp:
             Route("/v1/mp13/training", service.training, methods=["GET"]),
             Route("/v1/mp13/training", service.start_training, methods=["POST"]),
             Route("/v1/mp13/training/events", service.training_events, methods=["GET"]),
+            Route("/v1/mp13/training/preview", service.preview_training, methods=["POST"]),
             Route("/v1/mp13/training/{verb}", service.steer_training, methods=["POST"]),
             Route("/v1/mp13/check", service.check, methods=["POST"]),
             Route("/v1/mp13/health", service.health, methods=["GET"]),

@@ -15,6 +15,7 @@ from contextlib import aclosing, suppress
 from dataclasses import asdict
 
 from mp13.engine import request as engine_request
+from mp13.engine.training.rendering.request import RenderReport
 from mp13.errors import ModelError, Mp13Error
 from mp13.library.effects import remember_effects
 from mp13.service.endpoint import Launch
@@ -52,7 +53,7 @@ from mp13.service.schema import (
 )
 from mp13.service.streaming import failed_event
 from mp13.service.training_host import TrainingHost
-from mp13.service.training_schema import TrainingRequest, TrainingStatus
+from mp13.service.training_schema import PreviewRequest, TrainingRequest, TrainingStatus
 
 log = logging.getLogger(__name__)
 _PROGRESS_S = 0.05  # between two load events of one stage
@@ -146,6 +147,9 @@ class EngineHost:
         """Raises what an engine with those settings would, as far as this one can tell."""
         engine = await self._ready()
         await asyncio.to_thread(engine.check, **asdict(request.config))
+
+    async def preview_training(self, request: PreviewRequest) -> RenderReport:
+        return await (await self._ready()).preview_training(request.samples, request.loss)
 
     async def start_training(self, request: TrainingRequest) -> TrainingStatus:
         return await self.training.start(await self._ready(), request)

@@ -6,12 +6,15 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
+from mp13.engine.training.rendering.request import RenderReport
 from mp13.service.training_schema import (
+    PreviewRequest,
     TrainingEvent,
     TrainingFailed,
     TrainingFinished,
     TrainingRequest,
     TrainingStatus,
+    render_reports,
     training_events,
 )
 
@@ -33,6 +36,10 @@ class TrainingClient:
 
     def __init__(self, road: Road) -> None:
         self._road = road
+
+    async def preview(self, request: PreviewRequest) -> RenderReport:
+        """What a run would learn of samples, token by token. Answers at once, also beside a run."""
+        return render_reports.validate_json(await self._road.call("POST", f"{_PATH}/preview", request))
 
     async def start(self, request: TrainingRequest) -> TrainingStatus:
         """Return once the data is read and the run accepted; the rest is told as events.

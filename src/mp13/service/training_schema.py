@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from mp13.engine.training.rendering.request import Loss, RenderReport
+from mp13.engine.training.sample import Sample
+
 RunState = Literal["preparing", "running", "paused", "finished", "failed"]
 FinishReason = Literal["done", "early stop", "stopped", "cancelled", "parked"]
 
@@ -36,6 +39,14 @@ class TrainingRequest(BaseModel):
     settings: dict[str, Any] = {}
     publish_every: int | None = Field(default=None, ge=1)
     resume: bool = False
+
+
+class PreviewRequest(BaseModel):
+    """What would a run learn of these samples. The answer is a `RenderReport` with the tokens themselves."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    samples: tuple[Sample, ...]
+    loss: Loss = "assistant"
 
 
 class TrainingStatus(BaseModel):
@@ -158,3 +169,4 @@ TrainingEvent = Annotated[
     Field(discriminator="type"),
 ]  # fmt: skip
 training_events: TypeAdapter[TrainingEvent] = TypeAdapter(TrainingEvent)
+render_reports: TypeAdapter[RenderReport] = TypeAdapter(RenderReport)

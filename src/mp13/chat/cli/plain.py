@@ -64,6 +64,8 @@ class PlainChat:
             while (line := self._line(f"{self._session.mix}> ")) is not None:
                 if line.strip() and self._do(self._serve, line):
                     break
+        if farewell := self._session.training.farewell:
+            _say(farewell)
 
     def _line(self, prompt: str) -> str | None:
         """The next line; one that ends with a backslash goes on with the next. None when there are no more."""

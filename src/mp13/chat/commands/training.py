@@ -58,7 +58,7 @@ async def _start(session: "ChatSession", argument: str) -> CommandResult:
                 raise event.error
     await session.training.start(order)
     return CommandResult(
-        f"{order.name} is being trained on {order.source}; /train shows how it goes, /adapter {order.name}@latest "
+        f"{order.name} is being trained on {plain[0]}; /train shows how it goes, /adapter {order.name}@latest "
         "talks to it as soon as it has a version"
     )
 

@@ -178,8 +178,9 @@ class EngineConnection:
             return False
         versions = [v for v in (version_of(a.name) for a in self.adapters) if v is not None and v[0] == wanted[0]]
         if wanted not in versions and not (versions and wanted[1] is None):
-            there = ", ".join(f"{version[0]}@{version[1]}" for version in versions) or "none"
-            raise AdapterError(f"there is no {name!r} in the engine; versions of {wanted[0]} that are there: {there}")
+            there = ", ".join(f"{version[0]}@{version[1]}" for version in versions)
+            fix = f"give {there}" if there else f"it has no version of {wanted[0]} now: give an adapter that is on disk"
+            raise AdapterError(f"there is no {name!r} in the engine; {fix}")
         return True
 
     def _holds(self, name: str) -> bool:

@@ -18,10 +18,17 @@ from mp13.chat.conversation.training_state import Sample, TrainingState
 from mp13.engine.training.checkpoints import RunFolder
 from mp13.errors import DivergedError, Mp13Error, TrainingError, error_from_wire
 from mp13.service.schema import FinishEvent, GenerateRequest, Message, TrainingNews
-from mp13.service.training_schema import PublishedEvent, TrainingFailed, TrainingFinished, TrainingRequest
+from mp13.service.training_schema import (
+    PreviewRequest,
+    PublishedEvent,
+    TrainingFailed,
+    TrainingFinished,
+    TrainingRequest,
+)
 
 if TYPE_CHECKING:
     from mp13.chat.settings.schema import Settings
+    from mp13.engine.training.rendering.request import RenderReport
     from mp13.service.client import EngineClient
 
 _ANSWER_TOKENS = 48
@@ -62,6 +69,10 @@ class ChatTraining:
             raise TrainingError(
                 f"{self.state.name} is being trained{whose}; /train stop ends it, /train shows how it goes"
             )
+
+    async def preview(self, request: PreviewRequest) -> "RenderReport":
+        """What a run would learn of samples, token by token, by the model that runs. Raises Mp13Error."""
+        return await self._client().training.preview(request)
 
     async def start(self, order: Order) -> None:
         """Begin a run whose data has been checked. Raises Mp13Error when the engine refuses it; nothing changed."""
@@ -140,8 +151,8 @@ class ChatTraining:
         if not self.is_on or self.state is None or self.state.is_of_another:
             return ""
         return (
-            f"the training of {self.state.name} ends with its engine's last chat, with a checkpoint of its last whole "
-            f"step; to go on from that: {self._way_on()}"
+            f"the training of {self.state.name} ends with the engine's last chat, its last whole step saved; to go on "
+            f"from there: {self._way_on()}"
         )
 
     async def close(self) -> None:
@@ -211,7 +222,7 @@ class ChatTraining:
         how = {"stopped": "was stopped", "early stop": "ended, since evaluations got no better,"}.get(event.reason)
         return (
             f"{what} {how or 'is done'} at step {event.step}{loss}; "
-            f"/adapter {name} talks to it, and it is among the adapters ({event.path})"
+            f"/adapter {name} talks to it, and it is among the adapters"
         )
 
     def _broken_off(self, event: TrainingFailed) -> str:

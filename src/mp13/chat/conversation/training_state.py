@@ -5,6 +5,7 @@ from typing import Any
 
 from mp13.service.training_schema import (
     EvalEvent,
+    FinishReason,
     NoteEvent,
     PlannedEvent,
     PublishedEvent,
@@ -54,6 +55,7 @@ class TrainingState:
     checkpoint: str = ""
     notes: tuple[str, ...] = ()
     sentence: str = ""
+    reason: FinishReason | None = None  # of its end, where it did not fail
     settings: dict[str, Any] = field(default_factory=dict)
     _from: tuple[int, int] | None = None  # step and tokens of the first step that this chat saw
 
@@ -79,7 +81,7 @@ class TrainingState:
             case StateEvent():
                 return replace(self, phase=event.state)
             case TrainingFinished():
-                return replace(self, phase="finished", step=event.step)
+                return replace(self, phase="finished", reason=event.reason, step=event.step)
             case TrainingFailed():
                 return replace(self, phase="failed")
 

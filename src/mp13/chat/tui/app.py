@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -106,10 +107,20 @@ def run(settings: Settings | Callable[[], Settings], resume: str | None = None, 
         Mp13Error: the settings cannot be used or the conversation cannot be opened. The screen is gone by then.
     """
     set_up_keys()
-    app = ChatApp(lambda: open_session(settings, resume), theme)
+    opened: list[ChatSession] = []
+
+    async def open_one() -> ChatSession:
+        opened.append(await open_session(settings, resume))
+        return opened[-1]
+
+    app = ChatApp(open_one, theme)
     error = app.run()
     if error is not None:
         raise error
+    if opened and (farewell := opened[-1].training.farewell):
+        from mp13.chat.text import printable
+
+        print(printable(f"mp13chat: {farewell}"), file=sys.stderr)
     return app.return_code or 0
 
 

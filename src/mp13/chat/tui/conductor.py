@@ -39,6 +39,7 @@ class Conductor:
         self._waiting: deque[Entry] = deque()
         self._news = asyncio.Event()
         self._loading: asyncio.Task[None] | None = None
+        self._serving: Entry | None = None
         self._current: asyncio.Task[None] | None = None
         self._session: ChatSession | None = None
 
@@ -49,9 +50,11 @@ class Conductor:
         try:
             while True:
                 entry = await self._next_entry()
+                self._serving = entry
                 self._emit(EntryStarted(entry))
                 self._current = asyncio.create_task(self._serve(session, entry))
                 await asyncio.wait({self._current})
+                self._serving = None
         finally:
             await _end(self._current)
             await _end(self._loading)
@@ -63,6 +66,11 @@ class Conductor:
         self._waiting.append(entry)
         self._news.set()
         return entry
+
+    @property
+    def pending(self) -> list[Entry]:
+        """What runs or waits, in its order."""
+        return [*filter(None, [self._serving]), *self._waiting]
 
     @property
     def is_busy(self) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from textual.screen import Screen
 
+from mp13.chat.tui.events import Entry
 from mp13.errors import Mp13Error
 
 if TYPE_CHECKING:
@@ -17,9 +18,12 @@ Submit = Callable[[str | None], Awaitable[None]]
 
 
 class Dialogs:
-    def __init__(self, screen: Screen[None], submit: Submit) -> None:
+    """`pending` gives what runs or waits."""
+
+    def __init__(self, screen: Screen[None], submit: Submit, pending: Callable[[], list[Entry]]) -> None:
         self._screen = screen
         self._submit = submit
+        self._pending = pending
 
     def open(self, session: ChatSession, line: str) -> bool:
         """Open the dialog of the command `line`; whether it has one."""
@@ -53,8 +57,10 @@ class Dialogs:
 
         if session.training.is_on:
             self._screen.app.push_screen(TrainingScreen(session))
+        elif any(entry.text.startswith("/train ") for entry in self._pending()):
+            self._screen.notify("The training is about to begin.")
         else:
-            self._screen.app.push_screen(TrainScreen(), self._submit)
+            self._screen.app.push_screen(TrainScreen(session), self._submit)
 
     async def _open_models(self, now: str) -> None:
         from mp13.chat.commands.setups import models_here

@@ -1,7 +1,7 @@
 """Keys as Textual has them: bindings made from the table of settings/keys.py, and what their help says."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from typing import cast
 
 from textual import events
 from textual.binding import Binding
@@ -42,18 +42,25 @@ def help_sections(given: Mapping[str, str]) -> list[tuple[str, list[tuple[str, s
 
 
 class ActsInOrder:
-    """Acts on the keys of its class's bindings itself, in the order in which they are typed.
+    """Acts on the keys of its classes' bindings itself, in the order in which they are typed.
 
-    Textual would run a binding after the keys typed behind it: a fast typist (or a macro) would see "Up Enter" as
-    "Enter Up". Mixed in before the widget that edits text; no widget itself, since Textual follows one base alone.
+    Textual would run a binding after the keys typed behind it: a fast typist (or a macro, or a busy screen) would see
+    "Up Enter" as "Enter Up", and a corrected letter wrong again. Mixed in before the widget that edits text; no widget
+    itself, since Textual follows one base alone.
     """
 
     async def _on_key(self, event: events.Key) -> None:
         widget = cast(Widget, self)
         keys = keys_of(given_keys(widget))
-        own: Sequence[Any] = type(widget).BINDINGS
-        for binding in own:
-            if event.key in keys[binding.id].split(",") and await widget.app.run_action(binding.action, widget):
+        for binding in _bindings(type(widget)):
+            named = keys.get(binding.id or "", binding.key).split(",")
+            if event.key in named and await widget.app.run_action(binding.action, widget):
                 event.stop()
                 event.prevent_default()
                 return
+
+
+def _bindings(kind: type[Widget]) -> Iterator[Binding]:
+    """Those of the class, then those of the classes under it."""
+    for base in kind.__mro__:
+        yield from (made for made in vars(base).get("BINDINGS", ()) if isinstance(made, Binding))

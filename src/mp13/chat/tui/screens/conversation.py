@@ -66,7 +66,7 @@ class ConversationScreen(EntryFrame):
         self._answered: Entry | None = None  # what is being answered
         self._quiet: set[Entry] = set()  # commands that have no row
         self._offers_stop = False
-        self._dialogs = Dialogs(self, self._submit)
+        self._dialogs = Dialogs(self, self._submit, lambda: self._conductor.pending)
 
     def on_mount(self) -> None:
         self.call_after_refresh(self._begin)

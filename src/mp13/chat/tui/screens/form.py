@@ -59,7 +59,11 @@ class Form(ModalScreen[str | None]):
             dialog.border_subtitle = hints(self, **self.WORDS)
             with VerticalScroll(can_focus=False):
                 yield from self._fields
-            yield Static(markup=False, classes="about")
+            yield from self.below()
+
+    def below(self) -> ComposeResult:
+        """What stands under the fields."""
+        yield Static(markup=False, classes="about")
 
     @property
     def title_text(self) -> str:

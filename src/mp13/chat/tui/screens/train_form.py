@@ -1,5 +1,5 @@
-"""The form of `/train`: what to learn from and how, checked as it is typed, with the first samples under it. It gives
-the command that starts the run."""
+"""The form of `/train`: what to learn from and how, checked as it is typed. Under it stand the first samples as the
+model that runs would read them. It gives the command that starts the run."""
 
 from __future__ import annotations
 
@@ -7,21 +7,29 @@ import asyncio
 import shlex
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from textual import on
-from textual.content import Content
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
 from textual.suggester import Suggester
 from textual.widgets import Input, Static
 
-from mp13.chat.conversation.training_order import check_setting, question_of
+from mp13.chat.conversation.training_order import check_setting
+from mp13.chat.library.data_view import preview_text
 from mp13.chat.library.stored_data import STORE, data_set
-from mp13.chat.text import one_line
+from mp13.chat.text import printable
+from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.screens.form import Form, FormField
-from mp13.engine.training.config import KINDS
+from mp13.engine.training.config import KINDS, LOSSES
 from mp13.engine.training.sample import Sample
 from mp13.errors import Mp13Error
 from mp13.library.paths import given_path
 from mp13.library.placing import check_new_name
+from mp13.service.training_schema import PreviewRequest
+
+if TYPE_CHECKING:
+    from mp13.chat.conversation.session import ChatSession
 
 _SETTINGS = {
     "kind": ", ".join(KINDS),
@@ -30,24 +38,40 @@ _SETTINGS = {
     "epochs": "by the number of samples",
     "lr": "by the model's width",
     "seed": "0",
+    "loss": ", ".join(LOSSES),
 }
-_PREVIEWED = 3
+_PREVIEWED = 3  # samples
+_LOOK_S = 0.2
+_EMPTY = "What is left empty is chosen by model and data."
 
 
 class TrainScreen(Form):
     TITLE_TEXT = "Train an adapter"
-    WORDS = {"keep": "next, at last train", "close": "leave"}
+    WORDS = {"keep": "train", "page_down": "further samples", "close": "leave"}
+    BINDINGS = [
+        bind("dialog.page_up", "page(-1)", priority=True),
+        bind("dialog.page_down", "page(1)", priority=True),
+    ]
+
+    def __init__(self, session: ChatSession) -> None:
+        super().__init__()
+        self._session = session
+        self._previewed = ("", "")  # data and loss
 
     def fields(self) -> list[FormField]:
-        data = FormField("data", "", "a .jsonl, .json, .csv; store:all")
+        data = FormField("data", "", "a file, or store:all")
         data.input.suggester = _Files()
         data.add_class("-long")
-        prompt = FormField("prompt", "", "asked with each version; else the data's")
+        prompt = FormField("prompt", "", "else the data's first")
         prompt.add_class("-long")
         return [data, FormField("name", "", "the file's"), *(FormField(k, "", v) for k, v in _SETTINGS.items()), prompt]
 
+    def below(self) -> ComposeResult:
+        with VerticalScroll(can_focus=False, classes="preview"):
+            yield from super().below()
+
     def on_mount(self) -> None:
-        self.tell("What is left empty is chosen by model and data.")
+        self.tell(_EMPTY)
 
     @property
     def _values(self) -> dict[str, str]:
@@ -58,17 +82,37 @@ class TrainScreen(Form):
         values = self._values
         for field in self._fields:
             field.complain(_problem(field.key, values[field.key]))
-        self.run_worker(self._preview(values["data"]), exclusive=True, group="preview")
+        shown = values["data"], values["loss"] if values["loss"] in LOSSES else LOSSES[0]
+        if shown != self._previewed:
+            self._previewed = shown
+            self.run_worker(self._preview(*shown), exclusive=True, group="preview")
 
-    async def _preview(self, source: str) -> None:
+    async def _preview(self, source: str, loss: str) -> None:
         try:
-            samples = await asyncio.to_thread(_first, source)
+            if not (samples := await asyncio.to_thread(_first, source)):
+                self.tell(_EMPTY)
+                return
+            while self._session.engine is None:
+                self.tell("The first samples are shown as soon as the engine is up.")
+                await asyncio.sleep(_LOOK_S)
+            request = PreviewRequest.model_validate({"samples": samples, "loss": loss})
+            report = await self._session.training.preview(request)
         except Mp13Error as error:
             self.tell(str(error), is_wrong=True)
             return
-        if samples:
-            self.query_one(".about", Static).update(_shown(samples))
-            self.query_one(".about").set_class(False, "-wrong")
+        if report.problems:
+            problem = report.problems[0]
+            self.tell(f"{samples[problem.sample].place}: {problem.sentence}", is_wrong=True)
+            return
+        text = preview_text(samples, report.samples, plain=self.app.no_color)
+        about = self.query_one(".about", Static)
+        about.update(text.append("".join(f"\n{printable(note)}" for note in report.notes)))
+        about.set_class(False, "-wrong")
+        self.query_one(".preview").scroll_home(animate=False)
+
+    def action_page(self, pages: int) -> None:
+        preview = self.query_one(".preview", VerticalScroll)
+        (preview.scroll_page_up if pages < 0 else preview.scroll_page_down)(animate=False)
 
     def keep(self) -> None:
         """Go to the first field that is wrong; where there is none, train."""
@@ -121,13 +165,3 @@ def _first(source: str) -> list[Sample]:
         return []
     placed = source if source.startswith(STORE) else str(given_path(source))
     return list(islice(data_set(placed, None).samples(), _PREVIEWED))
-
-
-def _shown(samples: list[Sample]) -> Content:
-    """Question and answer a line; what is learned is in colour."""
-    lines: list[Content] = []
-    for sample in samples:
-        learned = next((m.content for m in sample.messages if m.role == "assistant" and m.is_learned), sample.text)
-        asked = one_line(question_of(sample))
-        lines.append(Content.assemble((f"{asked}  ", "$foreground 60%"), (one_line(learned), "$text-success")))
-    return Content("\n").join(lines)

@@ -35,6 +35,8 @@ class TrainingScreen(ModalScreen[None]):
         bind("training.stop", "do('/train stop')", "Stop and keep"),
         bind("training.cancel", "cancel", "Cancel"),
         bind("training.leave", "dismiss", "Chat"),
+        bind("training.page_up", "page(-1)"),
+        bind("training.page_down", "page(1)"),
     ]
 
     def __init__(self, session: ChatSession) -> None:
@@ -101,6 +103,10 @@ class TrainingScreen(ModalScreen[None]):
             self._say(f"{key_label(self, 'training.cancel')} again cancels it: what it has saved goes.")
             self.set_timer(_SURE_S, self._forget_cancel)
 
+    def action_page(self, pages: int) -> None:
+        answers = self.query_one(VerticalScroll)
+        (answers.scroll_page_up if pages < 0 else answers.scroll_page_down)(animate=False)
+
     def _forget_cancel(self) -> None:
         self._may_cancel = False
         self.draw()
@@ -116,7 +122,8 @@ class TrainingScreen(ModalScreen[None]):
 
 def figures(state: TrainingState) -> str:
     """One line; what is known of it."""
-    parts = [f"{state.phase}, step {state.step:,} of {state.total_steps:,}" if state.total_steps else state.phase]
+    how = state.reason or state.phase
+    parts = [f"{how}, step {state.step:,} of {state.total_steps:,}" if state.total_steps else how]
     parts += [] if state.loss is None else [f"loss {state.loss:.4f}", f"lr {state.losses[-1][2]:.1e}"]
     parts += [] if state.tokens_per_s is None else [f"{state.tokens_per_s:,.0f} tok/s"]
     parts += [] if state.memory_bytes is None else [size(state.memory_bytes)]
@@ -134,4 +141,5 @@ def _samples(state: TrainingState) -> Table:
         table.add_row(Text(one_line(f"> {sample.prompt}"), "bold"), "")
         table.add_row(Text("base", "dim"), Text(one_line(step), "dim"))
         table.add_row(Text(one_line(sample.base)), Text(one_line(sample.learned)))
+        table.add_row()
     return table

@@ -1,6 +1,6 @@
 """A file of samples through a model's tokenizer and chat template, a line at a time. No weights are read."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from mp13.engine.text.detokenizer import token_texts
 from mp13.engine.training.rendering.render import Renderer
 from mp13.engine.training.rendering.request import (
     MOST_PROBLEMS,
+    Loss,
     Rendered,
     RenderedSample,
     RenderProblem,
@@ -33,24 +34,35 @@ def render_rows(request: RenderRequest, on_progress: OnProgress) -> RenderReport
     with open_source(model_path(request.model, on_progress, with_weights=False)) as source:
         hf_config = read_config(source, request.trust_remote_code)
         tokenizer = read_tokenizer(source, hf_config, request.trust_remote_code)
-        renderer = Renderer(tokenizer, eos_token_ids(source.folder, hf_config, tokenizer))
-    samples: list[RenderedSample] = []
+        ends = eos_token_ids(source.folder, hf_config, tokenizer)
+    max_position = getattr(hf_config.get_text_config(), "max_position_embeddings", None) or 2048
+    samples = _samples(Path(request.rows), on_progress)
+    return rendered(samples, tokenizer, ends, request.loss, with_tokens=request.with_tokens, max_position=max_position)
+
+
+def rendered(
+    samples: Iterable[Sample], tokenizer: Any, eos_token_ids: Collection[int], loss: Loss, *,
+    with_tokens: bool, max_position: int,
+) -> RenderReport:  # fmt: skip
+    """Raises UnsupportedError: the model has no chat template."""
+    renderer = Renderer(tokenizer, eos_token_ids)
+    made: list[RenderedSample] = []
     problems: list[RenderProblem] = []
-    for number, sample in enumerate(_samples(Path(request.rows), on_progress)):
+    for number, sample in enumerate(samples):
         try:
-            sequences = renderer.render(sample, request.loss)
+            sequences = renderer.render(sample, loss)
         except ConfigError as error:
             problems.append(RenderProblem(number, str(error)))
             if len(problems) == MOST_PROBLEMS:
                 break
             continue
         lengths = tuple(len(sequence.ids) for sequence in sequences)
-        shown = _shown(tokenizer, sequences) if request.with_tokens else ()
-        samples.append(RenderedSample(lengths, sum(s.num_learned for s in sequences), shown))
+        shown = _shown(tokenizer, sequences) if with_tokens else ()
+        made.append(RenderedSample(lengths, sum(s.num_learned for s in sequences), shown))
     return RenderReport(
-        samples=tuple(samples),
+        samples=tuple(made),
         problems=tuple(problems),
-        max_position=getattr(hf_config.get_text_config(), "max_position_embeddings", None) or 2048,
+        max_position=max_position,
         template_digest=template_digest(tokenizer),
         notes=renderer.notes,
     )
