@@ -51,6 +51,7 @@ class FakeClient:
         self.placed: dict[str, AdapterInfo] = {}
         self.dead = asyncio.Event()
         self.closed = False
+        self.ended = ""  # why, where it was told to
         self.fails: FailedEvent | None = None  # how its load ends, if it is to fail
         self._news: asyncio.Queue[EngineEvent] = asyncio.Queue()
 
@@ -205,6 +206,13 @@ class FakeClient:
         self.placed[info.name] = info
         self._news.put_nowait(AdaptersEvent(adapters=list(self.placed.values())))
 
+    async def is_shared(self) -> bool:
+        return self.host.is_shared
+
+    async def end(self, reason: str) -> None:
+        self.ended = reason
+        await self.close()
+
     async def close(self) -> None:
         self.closed = True
 
@@ -235,6 +243,7 @@ class FakeHost:
         self.answers = [list(answer) for answer in answers]
         self.waits = waits  # keeps every engine loading until it is set
         self.refuses = False
+        self.is_shared = False  # by another chat
         self.clients: list[FakeClient] = []
         self.requests: list[GenerateRequest] = []
         self.comparisons: list[CompareRequest] = []
