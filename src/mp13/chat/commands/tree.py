@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mp13.chat.commands.command import Command
 from mp13.chat.conversation.ask import Ask
+from mp13.chat.conversation.room import oldest_exchanges
 from mp13.chat.conversation.turn import CommandResult, Turn
 from mp13.errors import ConfigError
 
@@ -107,7 +108,7 @@ async def _drop(session: "ChatSession", argument: str) -> CommandResult:
         session.tree.skip(int(argument))
         session.moved()
     count = int(argument or prompt.skipped)
-    left_out = f"without the first {count} exchanges" if count else "from the beginning"
+    left_out = f"without {oldest_exchanges(count)}" if count else "from the beginning"
     return CommandResult(f"the model reads the conversation {left_out}")
 
 
