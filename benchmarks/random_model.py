@@ -1,5 +1,5 @@
 """Models of a known shape with random weights, written in the time that the disk takes: one block of random numbers is
-repeated. Each has a tokenizer of a few words, since prompts are token ids.
+repeated. Each has a tokenizer of a few words.
 """
 
 import json
@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy
 from tokenizers import Tokenizer, models
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from mp13.engine.models.footprint import llama_tensors
@@ -24,12 +25,18 @@ LLAMA_1B: dict[str, Any] = LLAMA_8B | {
     "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "head_dim": 64,
     "tie_word_embeddings": True,
 }  # fmt: skip
+QWEN_HALF_B: dict[str, Any] = LLAMA_8B | {
+    "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
+    "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 151936, "max_position_embeddings": 32768,
+    "tie_word_embeddings": True,
+}  # fmt: skip
 SMOLLM2: dict[str, Any] = LLAMA_8B | {
     "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
     "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 49152, "max_position_embeddings": 8192,
     "tie_word_embeddings": True,
 }  # fmt: skip
-SHAPES = {"llama-8b": LLAMA_8B, "llama-1b": LLAMA_1B, "smollm2": SMOLLM2}
+SHAPES = {"llama-8b": LLAMA_8B, "llama-1b": LLAMA_1B, "qwen-0.5b": QWEN_HALF_B, "smollm2": SMOLLM2}
+_TEMPLATE = "{% for message in messages %}{{ message.content }} {% endfor %}"
 _BLOCK = 1 << 25  # numbers; 64 MiB
 
 
@@ -37,10 +44,11 @@ def write_model(folder: Path, config: Mapping[str, Any]) -> Path:
     """A Llama-layout model in bfloat16 of this config.json; returns `folder`."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(dict(config)))
-    words = {f"<{number}>": number for number in range(8)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<0>"))
+    words = [*(f"<{number}>" for number in range(8)), *"abcdefgh"]
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<0>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<2>", pad_token="<2>", unk_token="<0>"
+        tokenizer_object=tokenizer, eos_token="<2>", pad_token="<2>", unk_token="<0>", chat_template=_TEMPLATE
     ).save_pretrained(folder)
     tensors = llama_tensors(config)
     if config["tie_word_embeddings"]:

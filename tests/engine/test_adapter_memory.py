@@ -1,4 +1,4 @@
-"""Adapters on a GPU take what they weigh, once, and never more than is kept for them."""
+"""Adapters on a GPU take what they weigh, once, and never more than is kept for them; on a CPU no more than thrice."""
 
 import random
 from pathlib import Path
@@ -153,3 +153,16 @@ def test_a_mix_larger_than_what_is_kept_is_refused_before_it_waits_for_ever(
     with pytest.raises(MixError, match=r"'a\+b' takes .* over the .* kept for max_loras = 3"):
         core.add([1, 2, 3], SamplingParams(), "a+b")
     assert not core.scheduler.has_work()
+
+
+def test_on_a_cpu_small_sets_that_take_turns_stay_gathered_and_large_ones_do_not() -> None:
+    held = GpuStack()
+    held.stack._on_gpu = False
+    for slot in range(6):
+        held.write(slot, rank=2)
+    for slots in ((0,), (1,), (0, 1)):  # one adapter, another, and their comparison
+        assert torch.allclose(held.added(held.stack, slots), held.expected(slots), atol=1e-5)
+    assert list(held.stack._gathered) == [(0,), (1,), (0, 1)]
+    for slots in ((0, 1, 2, 3, 4), (1, 2, 3, 4, 5)):
+        assert torch.allclose(held.added(held.stack, slots), held.expected(slots), atol=1e-5)
+        assert list(held.stack._gathered) == [slots]

@@ -14,7 +14,7 @@ from mp13 import LLM, AsyncEngine, SamplingParams
 from mp13.engine import main_memory
 from mp13.engine.config import EngineConfig
 from mp13.engine.core import EngineCore
-from mp13.engine.execution import sizing
+from mp13.engine.execution import model_runner, sizing
 from mp13.engine.models import fitting, room
 from mp13.engine.models.footprint import model_shape, weight_format
 from mp13.engine.models.room import freed_on_failure, is_out_of_memory
@@ -86,6 +86,34 @@ def test_a_gguf_file_is_as_large_as_the_model_it_was_made_of(folder: Path) -> No
     assert read_model(path).shape.weight_bytes(weight_format("none", 2)) == read_model(
         folder / "large"
     ).shape.weight_bytes(weight_format("none", 2))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux alone tells what is mapped")
+def test_a_model_that_is_loaded_holds_nothing_of_its_files(folder: Path) -> None:
+    core = EngineCore(EngineConfig(str(folder / "model"), dtype="float32", device="cpu"))
+    assert str(folder / "model") not in Path("/proc/self/maps").read_text()
+    assert core.vocab_size > 0
+
+
+def test_what_a_step_of_many_tokens_has_freed_is_given_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[bool] = []
+    monkeypatch.setattr(model_runner, "give_back", lambda: given.append(True))
+    llm = LLM(str(folder / "model"), device="cpu")
+    llm.generate([[5] * 40], GREEDY)
+    assert not given
+    llm.generate([[5] * 300], GREEDY)
+    assert len(given) == 1
+
+
+def test_where_the_c_library_cannot_give_back_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    main_memory.give_back()
+    for library in (lambda name: object(), _none_such):
+        monkeypatch.setattr(main_memory.ctypes, "CDLL", library)
+        main_memory.give_back()
+
+
+def _none_such(name: str | None) -> None:
+    raise OSError("no such library")
 
 
 def test_weights_that_do_not_fit_are_refused_before_any_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,7 @@ class FakeClient:
         self.closed = False
         self.training = FakeTraining()
         self.training.tell(*host.trained)
+        self.ended = ""  # why, where it was told to
         self.fails: FailedEvent | None = None  # how its load ends, if it is to fail
         self._news: asyncio.Queue[EngineEvent] = asyncio.Queue()
 
@@ -213,6 +214,13 @@ class FakeClient:
     def is_closed(self) -> bool:
         return self.closed
 
+    async def is_shared(self) -> bool:
+        return self.host.is_shared
+
+    async def end(self, reason: str) -> None:
+        self.ended = reason
+        await self.close()
+
     async def close(self) -> None:
         self.closed = True
 
@@ -243,6 +251,7 @@ class FakeHost:
         self.answers = [list(answer) for answer in answers]
         self.waits = waits  # keeps every engine loading until it is set
         self.refuses = False
+        self.is_shared = False  # by another chat
         self.clients: list[FakeClient] = []
         self.requests: list[GenerateRequest] = []
         self.comparisons: list[CompareRequest] = []

@@ -55,6 +55,7 @@ class FakeAsking:
 
     def __init__(self, session: "FakeSession", answers: Sequence[Sequence[Step]]) -> None:
         self.warming: str | None = None
+        self.warmed: str | None = None
         self.loads: list[tuple[str, ...]] = []
         self._session = session
         self._answers = list(answers)

@@ -288,3 +288,17 @@ async def test_a_terminated_engine_ends_at_once_although_chats_hold_it(chats: Ch
             pass
     assert await asyncio.to_thread(seconds_until_gone, pid) < 4
     assert time.monotonic() - start < 4
+
+
+async def test_an_engine_that_is_ended_is_gone_before_another_starts(chats: Chats) -> None:
+    first = await chats.open()
+    pid = (await first.health()).pid
+    assert not await first.is_shared()
+    await first.end("it is started anew")
+    assert not is_alive(pid)
+    assert (await (await chats.open()).health()).pid != pid
+
+
+async def test_two_chats_share_an_engine_and_know_it(chats: Chats) -> None:
+    one, other = await chats.open(), await chats.open()
+    assert await one.is_shared() and await other.is_shared()

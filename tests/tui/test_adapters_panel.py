@@ -288,18 +288,30 @@ class TestWarmth:
             await chat.say("go")
             await chat.say("/adapter pirate")
             for warming, told in (("pirate", WARMING), (None, WARM)):
-                session._asking.warming = warming
+                session._asking.warming, session._asking.warmed = warming, None if warming else "pirate"
                 session._changed()
                 await chat.until(lambda told=told: f"next prompt · {told}" in panel(chat))
                 assert f"● pirate · {told}" in chat.status
             await chat.say("go on")
             assert WARM not in chat.status
 
+    async def test_nothing_is_warm_in_an_engine_that_is_gone(self) -> None:
+        session = FakeSession(mix="pirate")
+        async with chatting(session, size=WIDE) as chat:
+            session._asking.warmed = "pirate"
+            for warming in ("pirate", None):
+                session._asking.warming = warming
+                session._changed()
+            await chat.until(lambda: f"next prompt · {WARM}" in panel(chat))
+            session._connection._forget()
+            session._changed()
+            await chat.until(lambda: WARM not in panel(chat) and WARM not in chat.status)
+
     def test_only_what_came_to_its_end_is_warm(self) -> None:
         session, watch = FakeSession(mix="a"), Watch()
 
-        def told(warming: str | None) -> str:
-            session._asking.warming = warming
+        def told(warming: str | None, warmed: str | None = None) -> str:
+            session._asking.warming, session._asking.warmed = warming, warmed
             return watch.look(session).warmth
 
         assert told(None) == ""
@@ -308,7 +320,9 @@ class TestWarmth:
         assert told("b") == WARMING
         session.mix = "a"
         assert told("a") == WARMING
-        assert told("b") == WARM  # the next in line is computed
+        assert told(None) == ""  # it failed, or gave way to something else
+        assert told("a") == WARMING
+        assert told("b", warmed="a") == WARM  # the next in line is computed
         watch.moved()
         assert told("b") == ""
         watch.answered("a")

@@ -51,7 +51,9 @@ class TestChoice:
     async def test_it_says_how_much_would_be_left_out(self, store: ConversationStore) -> None:
         async with chatting(FakeSession(*SCRIPT, store=store)) as chat:
             await fill(chat)
-            await chat.sees("9,000 tokens", "8,192", "the oldest 1 exchange (3,000 tokens)")
+            await chat.sees(
+                "9,000 tokens", "8,192", "Down mark · Enter choose", "Leave out the oldest exchange (3,000 tokens)"
+            )
             assert "9,000/8,192 ctx" in chat.status
 
     async def test_the_oldest_may_be_left_out(self, store: ConversationStore) -> None:

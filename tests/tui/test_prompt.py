@@ -88,6 +88,11 @@ class TestCompletion:
             await chat.press("n", "e")
             await chat.sees("/new", "Start a new conversation.")
 
+    async def test_a_long_list_of_arguments_leaves_room_for_the_help(self) -> None:
+        async with chatting(FakeSession(), size=(80, 24)) as chat:
+            await chat.press("/")
+            await chat.sees("Train an adapter; pause, go on, stop, cancel.", "with their numbers.")
+
     async def test_tab_takes_the_first_and_goes_on_to_adapter_names(self) -> None:
         async with chatting(FakeSession()) as chat:
             await chat.press("/", "a", "tab")

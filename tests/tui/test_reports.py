@@ -45,7 +45,7 @@ class TestDetails:
     async def test_the_command_shows_the_same_and_all_is_copied_as_json(self) -> None:
         async with chatting(FakeSession(turns=TURNS), size=(120, 40)) as chat:
             await chat.say("/details 2")
-            await chat.sees("base digest")
+            await chat.sees("turn 2, an answer", "base digest")
             await chat.press("ctrl+c")
             data = json.loads(chat.app.clipboard)
             assert data["provenance"]["base_digest"] == "5d" * 32

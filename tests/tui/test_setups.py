@@ -100,6 +100,18 @@ class TestTemplates:
             await chat.sees("Review this C code for it's bugs.", "Hello.")
             assert chat.session.asked == [("base", "Review this C code for it's bugs.")]
 
+    async def test_values_that_were_given_stand_in_the_form(self) -> None:
+        async with chatting(FakeSession()) as chat:
+            await chat.send("/template review language=C")
+            await chat.sees("Review this {{language}} code")
+            await chat.press(*"bugs", "enter")
+            await chat.sees("Review this C code for bugs.", "Hello.")
+
+    async def test_a_value_for_nothing_is_said(self) -> None:
+        async with chatting(FakeSession()) as chat:
+            await chat.say("/template review langage=C")
+            await chat.sees("has no {{langage}}; did you mean 'language'?")
+
     async def test_a_field_left_empty_keeps_the_form(self) -> None:
         async with chatting(FakeSession()) as chat:
             await chat.send("/template review")

@@ -119,6 +119,7 @@ class TestSiblings:
             await chat.press("right")
             await chat.sees("It is the sun.", "‹ 2/2 ›")
             assert marked(chat) == "It is the sun."
+            assert not chat.app._notifications  # they would lie over the answer, and the badge says it already
 
     async def test_a_walk_high_up_keeps_that_turn_in_sight(self) -> None:
         turns = [turn for n in range(30) for turn in (Turn("user", f"question {n}", "base"), answer(f"answer {n}"))]

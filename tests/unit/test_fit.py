@@ -92,7 +92,7 @@ def test_what_fits_never_takes_more_than_there_is(gibs: int, name: str) -> None:
             assert on_gpu or fit.cache <= min(2 * GIB, gibs * GIB // 4)
 
 
-def test_on_a_cpu_numbers_are_as_wide_as_it_computes_and_adapters_lie_there_twice() -> None:
+def test_on_a_cpu_numbers_are_as_wide_as_it_computes_and_adapters_lie_there_thrice() -> None:
     """Held against the peak of an engine on a CPU with bfloat16 instructions, eight adapters loaded, cache full."""
     shape, form = model_shape(STARTER_SHAPE), weight_format("none", 2)
     config = EngineConfig("any", max_model_len=2048, max_num_seqs=4)
@@ -100,9 +100,9 @@ def test_on_a_cpu_numbers_are_as_wide_as_it_computes_and_adapters_lie_there_twic
     fast = estimate_fit(shape, config, form, 8 * GIB, on_gpu=False, cpu_itemsize=2)
     card = estimate_fit(shape, config, form, 8 * GIB, on_gpu=True)
     assert (fast.cache, fast.activations) == (card.cache, card.activations)
-    assert wide.cache == 2 * fast.cache and wide.adapters == 2 * fast.adapters == 4 * card.adapters
+    assert wide.cache == 2 * fast.cache and wide.adapters == 2 * fast.adapters == 6 * card.adapters
     assert fast.weights - card.weights == 2 * 49152 * 576  # the head, packed beside the embedding
-    assert 0.95 < fast.total / 1_140_000_000 < 1.05
+    assert 0.95 < fast.total / 1_186_000_000 < 1.05
 
 
 def test_a_context_that_does_not_fit_says_what_it_needs_and_what_there_is() -> None:

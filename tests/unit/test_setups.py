@@ -8,6 +8,7 @@ import pytest_asyncio
 
 from mp13.chat.conversation.ask import Ask
 from mp13.chat.conversation.session import ChatSession
+from mp13.chat.conversation.training_state import TrainingState
 from mp13.chat.settings.load import load_settings
 from mp13.chat.settings.presets import presets, presets_file
 from mp13.chat.settings.templates import Template, templates_folder
@@ -16,11 +17,16 @@ from tests.fakes.fake_adapter import make_adapter
 from tests.fakes.fake_client import FakeHost
 
 
+@pytest.fixture
+def host() -> FakeHost:
+    return FakeHost()
+
+
 @pytest_asyncio.fixture
-async def session(tmp_path: Path) -> AsyncIterator[ChatSession]:
+async def session(tmp_path: Path, host: FakeHost) -> AsyncIterator[ChatSession]:
     make_adapter("pirate")
     settings = load_settings({"model": str(tmp_path), "top_p": "0.8"})
-    opened = ChatSession.open(settings, connect=FakeHost())  # type: ignore[arg-type]
+    opened = ChatSession.open(settings, connect=host)  # type: ignore[arg-type]
     yield opened
     await opened.close()
 
@@ -48,6 +54,7 @@ class TestSampling:
             ("/sampling temperature=0.1 top_p=7", "top_p = 7.0 cannot be used"),
             ("/sampling temperature=0.1 min_tokens=900", "min_tokens = 900 is more than max_tokens"),
             ("/sampling dtype=float32", "'dtype' is not about sampling"),
+            ("/sampling maxtokens=9", "'maxtokens' is not about sampling; did you mean 'max_tokens'"),
             ("/sampling temperature", "'temperature' is no KEY=VALUE"),
             ("/sampling stop='x", "close the quotation mark"),
         ],
@@ -182,12 +189,29 @@ class TestModel:
             await session.command("/model nowhere")
 
 
-async def test_restart_lets_the_engine_go_for_another(session: ChatSession) -> None:
+async def test_restart_ends_the_engine_for_another(session: ChatSession, host: FakeHost) -> None:
     await ask(session, "hello")
-    first = session.engine
-    assert first is not None
+    assert session.engine is not None
     assert (await session.command("/restart")).engine_changed
     assert session.engine is None
+    assert host.clients[0].ended == "one of its chats starts it anew"
     async for _ in session.start():
         pass
+    assert session.engine is not None
+
+
+async def test_restart_leaves_an_engine_to_the_others_that_use_it(session: ChatSession, host: FakeHost) -> None:
+    await ask(session, "hello")
+    host.is_shared = True
+    with pytest.raises(Mp13Error, match=r"another chat uses this engine.*mp13 stop"):
+        await session.command("/restart")
+    assert session.engine is not None and not host.clients[0].closed
+
+
+async def test_restart_does_not_end_a_training(session: ChatSession) -> None:
+    await ask(session, "hello")
+    session.training.state = TrainingState("butler", "butler.jsonl", "butler", "starter")
+    with pytest.raises(Mp13Error, match="butler is being trained"):
+        await session.command("/restart")
+    session.training.state = None
     assert session.engine is not None

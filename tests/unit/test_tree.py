@@ -277,7 +277,7 @@ class TestFullContext:
         assert len(contents) == 7  # 384 of 512 tokens hold three exchanges of 120 and the prompt
         assert [contents[0], contents[2], contents[4]] == ["prompt 3", "prompt 4", "prompt 5"]
         assert session.turns[-1].skipped == 3
-        assert "without the first 3 exchanges" in badge(session.turns[-1])
+        assert "without the oldest 3 exchanges" in badge(session.turns[-1])
         await say(session, "after")
         assert host.requests[-1].messages[0].content == "prompt 3"
         again = ChatSession.open(session.settings, "latest", host)  # type: ignore[arg-type]

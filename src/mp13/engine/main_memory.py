@@ -1,5 +1,7 @@
 """How much main memory can be taken here, in a container too. No torch."""
 
+import ctypes
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -11,6 +13,12 @@ _CGROUPS = (("memory.max", "memory.current", "inactive_file"),
 def available_memory() -> int:
     """Bytes that can be taken without swapping, or being ended for it."""
     return min(psutil.virtual_memory().available, _left_in_container())
+
+
+def give_back() -> None:
+    """Let the system have the pieces of freed memory that the C library keeps for later, where that is glibc."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library, which has no such call
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def total_memory() -> int:

@@ -24,6 +24,7 @@ from mp13.engine.models.model_files import gguf_file, tensor_shapes, weight_byte
 from mp13.engine.quantization import Quantization, parse_quantization
 from mp13.errors import ConfigError, ModelError
 
+_COPIES_ON_CPU = 3  # of an adapter
 _ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -77,13 +78,14 @@ def estimate_fit(
     """What an engine with `config` takes of `memory` bytes, its weights kept in `form`.
 
     On the CPU activations and cache of 16 bits take `cpu_itemsize` bytes a number: 4 without bfloat16 instructions.
-    Adapters lie there twice, each by itself and side by side with those of a step.
+    Adapters lie there three times: each by itself, and side by side with those of a step in one way for few tokens and
+    in another for many.
     """
     itemsize = form.itemsize if on_gpu else max(form.itemsize, cpu_itemsize)
     tokens = min(config.max_num_batched_tokens, config.max_model_len or shape.max_position)
     weights = shape.weight_bytes(form) + (0 if on_gpu else shape.packed_head_bytes(form))
     activations = shape.activation_bytes(tokens, itemsize, form)
-    adapters = shape.adapter_bytes(config.max_loras, config.max_lora_rank, itemsize) * (1 if on_gpu else 2)
+    adapters = shape.adapter_bytes(config.max_loras, config.max_lora_rank, itemsize) * (1 if on_gpu else _COPIES_ON_CPU)
     share = memory * config.gpu_memory_utilization * (1 - SLACK) if on_gpu else memory
     default = None if on_gpu else min(DEFAULT_ON_CPU, memory // 4)
     room = Room("", int(share) - weights - adapters, lambda length: activations, default)

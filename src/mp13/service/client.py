@@ -168,6 +168,22 @@ class EngineClient:
         """End the process, whoever uses it. All its chats hear the reason."""
         await self.call("POST", "/stop", StopRequest(reason=reason))
 
+    async def is_shared(self) -> bool:
+        """Whether another chat uses the process, too. One that does not say is judged by who holds its record."""
+        try:
+            async with asyncio.timeout(_UP_S):
+                return (await self.health()).chats > 1
+        except TimeoutError:
+            return self._hold is not None and not self._hold.take_alone()
+
+    async def end(self, reason: str) -> None:
+        """As `close`, but the process has ended when this returns: by itself, or killed where it does not listen."""
+        from mp13.service.processes import EngineProcess, stop
+
+        if (hold := self._hold) is not None and hold.record.process is not None:
+            await stop(EngineProcess(hold.place, hold.record, None), reason)
+        await self.close()
+
     async def close(self) -> None:
         """Give the lease back and end every call. The engine ends soon after its last client closed; one that is not up
         yet, at once, whatever it is in the middle of."""

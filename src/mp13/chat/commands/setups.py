@@ -1,6 +1,7 @@
 """The commands about how the chat is set up: sampling, presets, the model."""
 
 import asyncio
+import difflib
 import json
 import shlex
 from typing import TYPE_CHECKING
@@ -45,7 +46,9 @@ async def _sampling(session: "ChatSession", argument: str) -> CommandResult:
         changes = values_of("/sampling", words_of("/sampling", argument))
         for key in changes:
             if key not in SamplingSettings.model_fields:
-                raise ConfigError(f"{key!r} is not about sampling; there: {', '.join(SamplingSettings.model_fields)}")
+                near = difflib.get_close_matches(key, SamplingSettings.model_fields, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"there: {', '.join(SamplingSettings.model_fields)}"
+                raise ConfigError(f"{key!r} is not about sampling; {hint}")
         await session.change_settings(**changes)
         return CommandResult(", ".join(_sampled(session, key) for key in changes))
     return CommandResult("\n".join(_sampled(session, key) for key in SamplingSettings.model_fields))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mp13.chat.commands.command import Command
 from mp13.chat.conversation.answer import exchanges
 from mp13.chat.conversation.ask import Ask
+from mp13.chat.conversation.room import oldest_exchanges
 from mp13.chat.conversation.turn import CommandResult, Turn
 from mp13.chat.text import number_in
 from mp13.errors import ConfigError
@@ -111,7 +112,7 @@ async def _drop(session: "ChatSession", argument: str) -> CommandResult:
         session.tree.skip(number)
         session.moved()
     count = number if argument else prompt.skipped
-    left_out = f"without the first {count} exchanges" if count else "from the beginning"
+    left_out = f"without {oldest_exchanges(count)}" if count else "from the beginning"
     return CommandResult(f"the model reads the conversation {left_out}")
 
 

@@ -48,12 +48,14 @@ _DRAFT_EVERY_S = 1.0
 
 
 class Asking:
-    """`warming` is the mix under which the history is being computed while nobody wants the engine."""
+    """`warming` is the mix under which the history is being computed while nobody wants the engine; `warmed` the last
+    for which that came to its end."""
 
     def __init__(self, connection: EngineConnection, changed: Callable[[], None]) -> None:
         self._connection = connection
         self._changed = changed
         self.warming: str | None = None
+        self.warmed: str | None = None
 
     async def write(
         self,
@@ -141,8 +143,10 @@ class Asking:
         try:
             for warm in list(dict.fromkeys([mix, *(turn.mix for turn in answered)]))[:fitting]:
                 self._warm(warm)
+                self.warmed = None
                 await self.load(settings, (warm,), fresh=False)
                 await self._connection.client.prefill(PrefillRequest(messages=history, adapters=warm))
+                self.warmed = warm
         finally:
             self._warm(None)
 

@@ -1,5 +1,6 @@
 """The one line under an answer that says what produced it, the same on screen, in the demo and on the command line."""
 
+from mp13.chat.conversation.room import oldest_exchanges
 from mp13.chat.conversation.turn import Turn
 from mp13.chat.text import printable
 
@@ -17,7 +18,7 @@ def badge(turn: Turn) -> str:
     if turn.metrics is not None:
         parts += [speed(turn.metrics.tokens_per_s), f"{turn.metrics.cached_tokens} cached"]
     if turn.skipped:
-        parts.append(f"without the first {turn.skipped} exchange{'s' if turn.skipped > 1 else ''}")
+        parts.append(f"without {oldest_exchanges(turn.skipped)}")
     if turn.finish_reason in _ENDINGS:
         parts.append(_ENDINGS[turn.finish_reason])
     return printable(" · ".join(parts))

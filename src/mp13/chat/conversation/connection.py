@@ -139,14 +139,30 @@ class EngineConnection:
         await self._let_go()
         self._enter(EngineState("ended", error=lost) if lost else EngineState())
 
-    async def _let_go(self) -> None:
+    async def end(self) -> None:
+        """End the engine, which letting it go does not: who comes back at once would find it as it was.
+
+        Raises:
+            Mp13Error: another chat uses it; nothing has changed.
+        """
+        from mp13.service.client import EngineGone
+
+        with suppress(EngineGone):
+            if self._client is not None and await self._client.is_shared():
+                raise Mp13Error("another chat uses this engine, so it goes on; `mp13 stop` ends it for all of them")
+        await self._let_go(ending="one of its chats starts it anew")
+        self._enter(EngineState())
+
+    async def _let_go(self, ending: str = "") -> None:
         client, follower = self._client, self._follower
         self._client = self._follower = None
         self._forget()
         if follower is not None:
             follower.cancel()
             await asyncio.wait({follower})
-        if client is not None:
+        if client is not None and ending:
+            await client.end(ending)
+        elif client is not None:
             await client.close()
 
     async def load(self, names: Sequence[str], folders: Sequence[Path], fresh: bool) -> None:

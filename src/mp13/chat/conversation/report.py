@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mp13.chat.conversation.room import oldest_exchanges
 from mp13.chat.conversation.turn import Turn
 from mp13.service.schema import Metrics, Provenance
 
@@ -40,7 +41,7 @@ def turn_data(turn: Turn) -> dict[str, Any]:
 
 def details_of(turn: Turn, number: int, place: tuple[int, int]) -> Report:
     """All that is known of a turn; `number` is that on the path, `place` that among its siblings."""
-    rows: Rows = [("turn", f"{number}, {'yours' if turn.role == 'user' else 'an answer'}")]
+    rows: Rows = []
     if place[1] > 1:
         rows.append(("beside others", f"{place[0]} of {place[1]}"))
     rows += [("mix", turn.mix), ("system prompt", turn.system or "none")] if turn.role == "user" else []
@@ -50,9 +51,10 @@ def details_of(turn: Turn, number: int, place: tuple[int, int]) -> Report:
         rows += _provenance_rows(turn.provenance) if turn.provenance else [("provenance", "none was stored")]
         rows += _metrics_rows(turn.metrics) if turn.metrics else [("metrics", "none: it was cut off")]
     if turn.skipped:
-        rows.append(("not read", f"the oldest {turn.skipped} exchanges"))
+        rows.append(("not read", oldest_exchanges(turn.skipped)))
     data = {"id": turn.id, "number": number, "role": turn.role, "system": turn.system, "created_at": turn.created_at}
-    return Report(f"Turn {number}", f"turn {number}", tuple(rows), data | turn_data(turn))
+    summary = f"turn {number}, {'yours' if turn.role == 'user' else 'an answer'}"
+    return Report("Details", summary, tuple(rows), data | turn_data(turn))
 
 
 _ENDS = {"stop": "itself (stop)", "length": "the token limit (length)", "abort": "its reader or the engine (abort)"}

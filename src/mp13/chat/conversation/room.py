@@ -16,3 +16,8 @@ class Room:
     def is_enough(self) -> bool:
         """Whether leaving out the oldest exchanges helps."""
         return self.dropped > 0 and self.kept_tokens < self.context_limit
+
+
+def oldest_exchanges(count: int) -> str:
+    """What is left out, in words."""
+    return "the oldest exchange" if count == 1 else f"the oldest {count} exchanges"

@@ -256,12 +256,16 @@ class ChatSession(SessionPath):
         return is_other
 
     async def let_engine_go(self) -> None:
-        """End the engine, unless another chat uses it; `start` brings up one with the same settings. Raises Mp13Error
-        while an answer is being written."""
+        """End the engine; `start` brings up one with the same settings.
+
+        Raises:
+            Mp13Error: an answer is being written, an adapter is being trained, or another chat uses the engine.
+        """
         if self._is_answering:
             raise Mp13Error("the answers are still being written; wait for them or stop them first")
+        self.training.require_none()
         await self._idle.stop()
-        await self._connection.close()
+        await self._connection.end()
 
     @property
     def is_switching(self) -> bool:

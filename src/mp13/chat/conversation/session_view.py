@@ -129,6 +129,11 @@ class SessionView:
         return self._asking.warming
 
     @property
+    def warmed(self) -> str | None:
+        """The last mix for which that came to its end: neither failed nor gave way."""
+        return self._asking.warmed
+
+    @property
     def remarks(self) -> list[Remark]:
         """What is odd about the adapters of the mix, such as that they were trained on another base."""
         changed, names = self._connection.changed(), parse_mix(self.mix).names

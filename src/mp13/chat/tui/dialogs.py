@@ -69,17 +69,21 @@ class Dialogs:
         found = await asyncio.to_thread(models_here, now)
         self._screen.app.push_screen(ModelPicker(found, now), self._submit)
 
-    def _open_template(self, session: ChatSession, name: str) -> bool:
-        """Ask for what is not known; where nothing is missing, or the template cannot be used, the command says so."""
+    def _open_template(self, session: ChatSession, argument: str) -> bool:
+        """Ask for what is not known; where nothing is missing, or something cannot be used, the command says so."""
         from mp13.chat.commands.everyday import known_values
+        from mp13.chat.commands.setups import values_of, words_of
         from mp13.chat.settings.templates import find_template
         from mp13.chat.tui.screens.template import TemplateForm
 
         try:
-            template = find_template(name)
+            name, *words = words_of("/template", argument)
+            template, given = find_template(name), values_of("/template", words)
         except Mp13Error:
             return False
-        known = known_values(session, template.variables)
+        if not given.keys() <= set(template.variables):
+            return False
+        known = known_values(session, template.variables) | given
         if selected := self._screen.get_selected_text():
             known |= {"selection": selected} if "selection" in template.variables else {}
         if not set(template.variables) - set(known) and "selection" not in known:

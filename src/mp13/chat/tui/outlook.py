@@ -38,7 +38,7 @@ class Watch:
 
     def look(self, session: ChatSession) -> Outlook:
         mix, warming = session.mix, session.warming
-        if self._warming == mix != warming:  # it came to its end: a switch would have changed the mix too
+        if self._warming == mix == session.warmed != warming:
             self._warm.add(mix)
         self._warming = warming
         warmth = "" if mix == self._answered else WARMING if warming == mix else WARM if mix in self._warm else ""

@@ -101,7 +101,7 @@ class Wizard(App[Written]):
             with Horizontal(id="buttons"):
                 yield Button("‹ Back", id="back", compact=True)
                 yield Button("Next ›", id="next", variant="primary", compact=True)
-                yield Static("enter next · ctrl+p back · esc leave", id="keys", markup=False)
+                yield Static("Enter next · Ctrl+P back · Esc leave", id="keys", markup=False)
                 yield Button("Leave", id="leave", compact=True)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:

@@ -38,7 +38,7 @@ class QuestionDialog(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         with Vertical(id="question") as dialog:
             dialog.border_title = self.question.title
-            dialog.border_subtitle = f"esc {self.question.no.lower()} · y {self.question.yes.lower()}"
+            dialog.border_subtitle = f"Esc {self.question.no.lower()} · Y {self.question.yes.lower()}"
             yield Static(self.question.text, markup=False)
             with Horizontal():
                 yield Button(self.question.no, id="no", variant="primary", compact=True)

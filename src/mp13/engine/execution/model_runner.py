@@ -10,11 +10,15 @@ from mp13.engine.execution.batch_tensors import batch_tensors
 from mp13.engine.execution.kv_cache import KVCache, allocate_kv_cache
 from mp13.engine.execution.sampler import sample, token_logprobs
 from mp13.engine.linear.lora_batch import SlotWeights, make_lora_batch
+from mp13.engine.main_memory import give_back
 from mp13.engine.models.interface import CausalModel
 from mp13.engine.request import SamplingParams, TokenLogprob
 from mp13.engine.scheduling.batch import Batch, ScheduledSequence
 from mp13.engine.scheduling.sequence import AdapterWeights, Sequence
 
+# Tokens of a step on the CPU after which what it has freed is given back. The pieces of many such steps, of ever other
+# sizes, add up to as much as the model; what a step of few tokens frees, the next one takes again.
+_MANY = 256
 SlotsOf = Callable[[AdapterWeights], SlotWeights]
 
 
@@ -70,7 +74,10 @@ class ModelRunner:
         self.context.attention = tensors.attention
         token_rows = [run for row in batch.rows for run in self._runs(row)]
         self.context.lora = make_lora_batch(token_rows, tensors.rows)
-        return self.model(tensors.input_ids, tensors.positions, tensors.rows)
+        scores = self.model(tensors.input_ids, tensors.positions, tensors.rows)
+        if self.device.type == "cpu" and tensors.input_ids.numel() >= _MANY:
+            give_back()
+        return scores
 
     def _runs(self, row: ScheduledSequence) -> list[tuple[int, SlotWeights]]:
         """The row's new tokens before and after its adapters begin to act."""

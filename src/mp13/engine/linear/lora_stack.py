@@ -11,7 +11,9 @@ from mp13.engine.linear.delta import LinearDelta
 from mp13.engine.linear.gathered_lora import GatheredLora
 from mp13.engine.linear.lora_batch import LoraBatch
 
-_KEPT = 2  # gatherings: between two adapters, or one and their comparison, people go back and forth
+# Adapters in gatherings that are kept beside the latest, all told: between two adapters, or one and their comparison,
+# people go back and forth; larger ones would take more memory than the adapters themselves.
+_KEPT = 4
 
 
 class LoraStack:
@@ -55,7 +57,7 @@ class LoraStack:
         elif gathered is None:
             adapters = [self._deltas.get(slot, {}) for slot in slots]
             gathered = self._gathered[slots] = GatheredLora(adapters, self._part_sizes, self._base)
-            if len(self._gathered) > _KEPT:
+            while len(self._gathered) > 1 and sum(map(len, self._gathered)) > _KEPT:
                 self._gathered.popitem(last=False)
         else:
             self._gathered.move_to_end(slots)

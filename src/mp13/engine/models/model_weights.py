@@ -31,7 +31,7 @@ class ModelWeights:
 
     def vector(self, name: str) -> torch.Tensor:
         """A norm or a bias, which acts on the activations and so has their dtype."""
-        return self.tensor(name).to(self.dtype)
+        return _own(self.tensor(name).to(self.dtype))
 
     def linear(self, names: list[str], has_bias: bool, context: StepContext) -> AdaptedLinear:
         """One linear whose rows are those of several checkpoint linears with the same input, in order."""
@@ -40,19 +40,25 @@ class ModelWeights:
         return AdaptedLinear(base_weight(torch.cat(weights), self._bias(names, has_bias)), context, parts)
 
     def embedding(self, name: str) -> nn.Module:
-        self._embeddings[name] = weight = self.tensor(f"{name}.weight")  # (vocab_size, hidden_size)
+        self._embeddings[name] = weight = _own(self.tensor(f"{name}.weight"))  # (vocab_size, hidden_size)
         return DenseEmbedding(weight)
 
     def head(
         self, name: str, tied_to: str | None, has_bias: bool, context: StepContext, *, of_rows: bool
     ) -> AdaptedLinear:
         """The linear `name` that makes logits; `tied_to` is the embedding whose weight it shares, if it does."""
-        weight = self.tensor(f"{name}.weight") if tied_to is None else self._embeddings[tied_to]
+        weight = _own(self.tensor(f"{name}.weight")) if tied_to is None else self._embeddings[tied_to]
         base = base_weight(weight, self._bias([name], has_bias))
         return AdaptedLinear(base, context, {name: weight.shape[0]}, of_rows=of_rows)
 
     def _bias(self, names: list[str], has_bias: bool) -> torch.Tensor | None:
         return torch.cat([self.vector(f"{name}.bias") for name in names]) if has_bias else None
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    """On the CPU a tensor that was read is a place in its file, all of which would stay in memory with it, and be
+    pulled away from under it where somebody writes the file anew."""
+    return tensor.clone() if tensor.device.type == "cpu" else tensor
 
 
 class DenseEmbedding(nn.Module):

@@ -148,6 +148,8 @@ class Frame(Screen[None]):
 
     def _tell_outlook(self) -> None:
         if self._session is not None:
+            if self._session.engine is None:  # what it had computed is gone with it
+                self._watch.moved()
             self._tell(**self._life.look(self._session.state))
             outlook = self._watch.look(self._session)
             self._tell(warmth=outlook.warmth, pinned=self._session.pin is not None)

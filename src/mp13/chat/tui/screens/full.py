@@ -30,20 +30,22 @@ class FullScreen(ModalScreen[Choice]):
         self._room = room
 
     def compose(self) -> ComposeResult:
+        from mp13.chat.conversation.room import oldest_exchanges
+
         room = self._room
-        exchanges = f"{room.dropped} exchange{'s' if room.dropped > 1 else ''}"
+        oldest = oldest_exchanges(room.dropped)
         tokens = f"{room.prompt_tokens - room.kept_tokens:,} tokens"
         with Vertical(id="full", classes="dialog") as dialog:
             dialog.border_title = "The context is full"
-            dialog.border_subtitle = hints(self, keep="choose", close="cancel")
+            dialog.border_subtitle = hints(self, down="mark", keep="choose", close="cancel")
             yield Static(
                 f"This conversation has {room.prompt_tokens:,} tokens; the model reads {room.context_limit:,}, "
                 "and the answer needs room too.",
                 markup=False,
             )
             yield OptionList(
-                Option(f"Leave out the oldest {exchanges} ({tokens})", "drop"),
-                Option(f"Branch: a new conversation that begins after the oldest {exchanges}", "branch"),
+                Option(f"Leave out {oldest} ({tokens})", "drop"),
+                Option(f"Branch: a new conversation that begins after {oldest}", "branch"),
                 Option("Cancel: the prompt comes back, and nothing has changed", "cancel"),
                 markup=False,
                 compact=True,

@@ -93,7 +93,7 @@ class TurnsFrame(Frame):
             self.notify("Nothing stands beside this turn.", markup=False)
         elif 1 <= number + step <= count:
             self._transcript.mark(row.turn)
-            self._change(f"/{'next' if step > 0 else 'previous'} {turn_id}")
+            self._change(f"/{'next' if step > 0 else 'previous'} {turn_id}", tells=False)  # the badge says it
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         history = self._prompt.history  # what is being written in the prompt has an undo of its own
@@ -225,10 +225,12 @@ class TurnsFrame(Frame):
             self._prompt.focus()
             await self._submit(command)
 
-    def _change(self, command: str) -> bool:
+    def _change(self, command: str, tells: bool = True) -> bool:
         """Run a command that changes the conversation at once, if it may; what it says is a notification."""
         if may := self._may_change():
-            self._told.add(self._run_quietly(command))
+            entry = self._run_quietly(command)
+            if tells:
+                self._told.add(entry)
         return may
 
     def _may_change(self) -> bool:

@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from mp13.chat.text import printable
+
+_LEAST_LABEL = 14  # cells
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,20 @@ class Completion(OptionList, can_focus=False):
     def _show(self, suggestions: list[Suggestion]) -> None:
         self._suggestions = suggestions
         self.clear_options()
-        width = max((len(suggestion.label) for suggestion in suggestions), default=0)
+        width = self._label_width()
         self.add_options(Option(_row(suggestion, width)) for suggestion in suggestions)
         self.highlighted = None
         self.display = bool(suggestions)
 
+    def _label_width(self) -> int:
+        """As wide as the longest label, but where help stands behind them it has three quarters of the row."""
+        longest = max((cell_len(printable(suggestion.label)) for suggestion in self._suggestions), default=0)
+        if not any(suggestion.help for suggestion in self._suggestions):
+            return longest
+        around = self.parent.content_size.width if isinstance(self.parent, Widget) else 0
+        return min(longest, max(_LEAST_LABEL, around // 4))
+
 
 def _row(suggestion: Suggestion, width: int) -> Content:
-    label = printable(suggestion.label).ljust(width)
-    return Content.assemble((label, "bold"), "  ", (printable(suggestion.help), "$foreground 60%"))
+    label = Content.styled(printable(suggestion.label), "bold").truncate(width, ellipsis=True, pad=True)
+    return Content.assemble(label, "  ", (printable(suggestion.help), "$foreground 60%"))

@@ -67,7 +67,9 @@ class StatusLine(Widget):
 
 
 def _left(status: Status) -> list[_Part]:
-    mix = _Part([("● ", f"${mix_voices(status.mix)[0]}"), *mix_spans(status.mix)], 9)
+    *most, last = mix_voices(status.mix)
+    dots = [*(("●", f"${voice}") for voice in most), ("● ", f"${last}")]
+    mix = _Part([*dots, *mix_spans(status.mix)], 9)
     remarks = [_part(remark, 7, "$text-warning") for remark in status.remarks]
     warmth = [_part(status.warmth, 4)] if status.warmth else []
     kept = [] if status.is_kept else [_part("not saved", 8, "$text-warning")]

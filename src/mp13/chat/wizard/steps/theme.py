@@ -17,7 +17,7 @@ from mp13.chat.wizard.step import Choices, Step
 class ThemeStep(Step):
     NAME = "Theme"
     HEADING = "Which colours?"
-    HINT = "The screen shows each one as you go through the list. Ctrl+T in the chat goes from dark to light."
+    HINT = "The screen shows each one as you go through the list. Ctrl+T in the chat tries others on."
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="themes"):
