@@ -298,7 +298,7 @@ class TestMemory:
             await reader.sees("needs the package hqq", "pip install 'mp13[hqq]'")
 
     async def test_a_length_may_be_too_long_where_the_weights_fit(self) -> None:
-        write_config("model = 'meta-llama/Llama-3.1-8B-Instruct'\nquantization = 'hqq-4bit'\nmax_model_len = 131072\n")
+        write_config("model = 'meta-llama/Llama-3.1-8B-Instruct'\nquantization = 'hqq-3bit'\nmax_model_len = 131072\n")
         fake = FakeWorld(models=MODELS)
         async with sitting(fake, at="Memory", size=(120, 36)) as reader:
             await reader.sees("Does not fit: it takes 25.0 GB at least", "and there are 8.5 GB free")

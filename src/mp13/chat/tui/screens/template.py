@@ -32,11 +32,12 @@ class TemplateForm(Form):
 
     def on_mount(self) -> None:
         self.tell(self._template.text)
+        if empty := self._empty:
+            empty[0].input.focus()
 
     def keep(self) -> None:
         """Go to the next empty field; where there is none, ask."""
-        empty = [field for field in self._fields if not field.input.value.strip()]
-        if empty:
+        if empty := self._empty:
             behind = [field for field in empty if not field.input.has_focus]
             (behind or empty)[0].input.focus()
             if not behind:
@@ -45,3 +46,7 @@ class TemplateForm(Form):
         values = {**self._known, **{field.key: field.input.value for field in self._fields}}
         words = " ".join(shlex.quote(f"{name}={value}") for name, value in values.items())
         self.dismiss(f"/template {shlex.quote(self._template.name)} {words}".rstrip())
+
+    @property
+    def _empty(self) -> list[FormField]:
+        return [field for field in self._fields if not field.input.value.strip()]
