@@ -73,7 +73,7 @@ class TestScripts:
         code, _, err = script("/train butler.jsonl", "hi", "/train pause", "/train status --json")
         assert code == 0 and host.clients[0].training.verbs == ["pause"]
         last = err.splitlines()[-1]
-        assert last.startswith("mp13chat: the training of butler ends with its engine's last chat, with a checkpoint")
+        assert last.startswith("mp13chat: the training of butler ends with the engine's last chat, its last")
         assert f"/train {Path('butler.jsonl').resolve()} butler resume=yes, or mp13 train --model" in last
 
     def test_bad_data_ends_the_script_before_the_engine_hears_of_it(self, host: FakeHost, script: Script) -> None:
@@ -92,7 +92,7 @@ def test_a_script_trains_on_a_real_engine_is_cut_short_and_goes_on_to_talk_to_it
     small = ("model", model), ("dtype", "float32"), ("kv_cache_memory", "256KiB"), ("block_size", 4), ("max_tokens", 4)
     flags = tuple(word for key, value in small for word in ("--set", f"{key}={value}"))
     code, _, err = script("/train butler.jsonl mine rank=2 steps=3000 save_every=3000", "hello", flags=flags)
-    assert code == 0 and "to go on from that: /train" in err
+    assert code == 0 and "to go on from there: /train" in err
     assert all(seconds_until_gone(pid) < 8 for pid in engine_pids(runtime.parent))
     (parked,) = RunFolder(adapters_dir() / "mine").steps() or [0]
     again = "/train butler.jsonl mine resume=yes"

@@ -172,8 +172,7 @@ async def test_a_second_chat_follows_the_run_and_may_end_it(chat: Open) -> None:
         pass
     await until(lambda: late.training.is_on and late.training.state and late.training.state.phase == "paused")
     late.training.take_news()
-    await late.let_engine_go()  # leaves it alone, and says nothing of an end
-    await until(lambda: late.training.state is None)
+    await late.close()  # leaves it alone, and says nothing of an end
     assert not late.training.take_news() and not late.training.farewell
     await second.command("/train go on")
     await second.command("/train stop")

@@ -15,7 +15,7 @@ from mp13.errors import AdapterError
 from mp13.library.adapter_folder import AdapterOnDisk, is_adapter, look_at
 from mp13.library.effects import known_effects
 
-__all__ = ["AdapterOnDisk", "find_adapter", "list_adapters", "with_digests"]
+__all__ = ["AdapterOnDisk", "available_adapters", "find_adapter", "find_adapters", "list_adapters", "with_digests"]
 
 
 def list_adapters(folders: Sequence[Path]) -> list[AdapterOnDisk]:
@@ -88,3 +88,22 @@ def _adapters_in(folder: Path) -> Iterator[AdapterOnDisk]:
     for child in children:
         if not child.name.startswith(".") and is_adapter(child):
             yield look_at(child, folder)
+
+
+def available_adapters(folders: Sequence[Path]) -> list[AdapterOnDisk]:
+    """Every adapter in `folders` by name; of two with one name, the first folder's."""
+    found = {adapter.name: adapter for folder in reversed(folders) for adapter in list_adapters([folder])}
+    return [found[name] for name in sorted(found)]
+
+
+def find_adapters(names: Sequence[str], folders: Sequence[Path]) -> list[AdapterOnDisk]:
+    """The adapters called `names` on disk; of two with one name, the first folder's.
+
+    Raises:
+        AdapterError: one is not there, or is there and cannot be used.
+    """
+    adapters = [find_adapter(name, folders) for name in names]
+    for adapter in adapters:
+        if adapter.unfit is not None:
+            raise AdapterError(f"adapter {adapter.name!r} in {adapter.path} cannot be used: {adapter.unfit}")
+    return adapters

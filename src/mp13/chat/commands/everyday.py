@@ -69,7 +69,7 @@ def known_values(session: "ChatSession", variables: list[str]) -> dict[str, str]
 
 
 async def _restart(session: "ChatSession", argument: str) -> CommandResult:
-    await session.let_engine_go()
+    await session.end_engine()
     return CommandResult("the engine starts anew", engine_changed=True)
 
 

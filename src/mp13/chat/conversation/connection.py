@@ -15,7 +15,7 @@ from mp13.chat.settings.model import STARTER_NAMES
 from mp13.chat.settings.schema import Settings
 from mp13.engine.adapters.folder_stamp import FolderStamp, folder_stamp
 from mp13.errors import AdapterError, Mp13Error, error_from_wire
-from mp13.library.adapters import AdapterOnDisk, find_adapter, list_adapters
+from mp13.library.adapters import find_adapters
 from mp13.library.starter import install_starter, starter_ready
 from mp13.library.starter_updates import update_adapters
 from mp13.mix import version_of
@@ -253,25 +253,6 @@ class EngineConnection:
         self.engine = None
         self.adapters = []
         self._placed = {}
-
-
-def available_adapters(folders: Sequence[Path]) -> list[AdapterOnDisk]:
-    """Every adapter in `folders` by name; of two with one name, the first folder's."""
-    found = {adapter.name: adapter for folder in reversed(folders) for adapter in list_adapters([folder])}
-    return [found[name] for name in sorted(found)]
-
-
-def find_adapters(names: Sequence[str], folders: Sequence[Path]) -> list[AdapterOnDisk]:
-    """The adapters called `names` on disk; of two with one name, the first folder's.
-
-    Raises:
-        AdapterError: one is not there, or is there and cannot be used.
-    """
-    adapters = [find_adapter(name, folders) for name in names]
-    for adapter in adapters:
-        if adapter.unfit is not None:
-            raise AdapterError(f"adapter {adapter.name!r} in {adapter.path} cannot be used: {adapter.unfit}")
-    return adapters
 
 
 async def _install() -> AsyncGenerator[LoadProgress | LoadNote]:

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import Any, Self
 
 from mp13.chat.conversation.ask import Ask, answer_to_continue, begin, in_memory, next_prompt
-from mp13.chat.conversation.connection import Connect, find_adapters, launch
+from mp13.chat.conversation.connection import Connect, launch
 from mp13.chat.conversation.diff import Diff
 from mp13.chat.conversation.replay import Replay
 from mp13.chat.conversation.room import Room
@@ -21,6 +21,7 @@ from mp13.chat.settings.load import COMMAND_LINE, change_settings
 from mp13.chat.settings.schema import Settings
 from mp13.chat.text import utf8
 from mp13.errors import ConfigError, Mp13Error
+from mp13.library.adapters import find_adapters
 from mp13.mix import BASE, parse_mix
 from mp13.service.schema import CountReport
 
@@ -255,7 +256,7 @@ class ChatSession(SessionPath):
         self.settings = settings
         return is_other
 
-    async def let_engine_go(self) -> None:
+    async def end_engine(self) -> None:
         """End the engine; `start` brings up one with the same settings.
 
         Raises:

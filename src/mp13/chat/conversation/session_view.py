@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mp13.chat.conversation.asking import Asking
-from mp13.chat.conversation.connection import Connect, EngineConnection, EngineState, available_adapters, launch
+from mp13.chat.conversation.connection import Connect, EngineConnection, EngineState, launch
 from mp13.chat.conversation.idle import IdleWork
 from mp13.chat.conversation.remarks import Remark, remarks_on
 from mp13.chat.conversation.report import Report, details_of
@@ -16,7 +16,7 @@ from mp13.chat.conversation.tree import Conversation
 from mp13.chat.conversation.turn import Turn
 from mp13.chat.settings.schema import Settings
 from mp13.errors import ConfigError
-from mp13.library.adapters import AdapterOnDisk
+from mp13.library.adapters import AdapterOnDisk, available_adapters
 from mp13.mix import parse_mix
 from mp13.service.schema import AdapterInfo, EngineInfo
 

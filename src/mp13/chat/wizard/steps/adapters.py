@@ -12,12 +12,11 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Input, Static
 
-from mp13.chat.conversation.connection import available_adapters
 from mp13.chat.library.shown import size
 from mp13.chat.text import printable
 from mp13.chat.wizard.background import in_background
 from mp13.chat.wizard.step import Step
-from mp13.library.adapters import AdapterOnDisk
+from mp13.library.adapters import AdapterOnDisk, available_adapters
 from mp13.library.paths import adapters_dir
 
 _PAUSE_S = 0.2  # after the last key, before the disk is read
