@@ -16,9 +16,19 @@ from mp13.engine.config import EngineConfig
 from mp13.service import launcher
 from mp13.service.client import EngineClient
 from mp13.service.schema import FinishEvent, GenerateRequest, Message, SamplingParams, TokenEvent
+from tests.fakes.fake_client import FakeHost
 
 ROOT = Path(__file__).parents[2]
 FAKE = "tests.fakes.fake_engine:FakeEngine"
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
+    """What answers in place of an engine process; the model is a folder, so that no starter is installed."""
+    scripted = FakeHost()
+    monkeypatch.setattr(launcher, "connect", scripted)
+    monkeypatch.setenv("MP13_MODEL", str(tmp_path))
+    return scripted
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import pytest
 from mp13.chat.cli import mp13, mp13chat
 from mp13.engine.training.checkpoints import RunFolder
 from mp13.library.paths import adapters_dir
-from mp13.service import launcher
 from mp13.service.training_schema import TrainingFailed
 from tests.engine.tiny_models import tiny_model
 from tests.fakes.command import Command, Outcome, Terminal
@@ -18,14 +17,6 @@ from tests.fakes.fake_training import finished, planned, step
 from tests.service.conftest import engine_pids, seconds_until_gone
 
 Script = Callable[..., Outcome]
-
-
-@pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
-    scripted = FakeHost()
-    monkeypatch.setattr(launcher, "connect", scripted)
-    monkeypatch.setenv("MP13_MODEL", str(tmp_path))
-    return scripted
 
 
 @pytest.fixture

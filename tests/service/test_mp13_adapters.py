@@ -13,7 +13,7 @@ from mp13.chat.library.merging import MergeReport, MergeRequest
 from mp13.chat.library.shelf import loaded_now, shelve
 from mp13.library.adapters import list_adapters
 from mp13.library.paths import adapters_dir
-from mp13.service import launcher, processes
+from mp13.service import processes
 from tests.fakes.command import Command, Outcome
 from tests.fakes.fake_adapter import make_adapter
 from tests.fakes.fake_client import FakeHost
@@ -28,15 +28,6 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     monkeypatch.chdir(tmp_path)
     caller = Command(monkeypatch, capsys)
     return lambda *arguments: caller.run(command.main, *arguments, stdin=io.StringIO())
-
-
-@pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
-    """What answers in place of an engine process; the model is a folder, so that no starter is installed."""
-    scripted = FakeHost()
-    monkeypatch.setattr(launcher, "connect", scripted)
-    monkeypatch.setenv("MP13_MODEL", str(tmp_path))
-    return scripted
 
 
 def test_an_empty_library_says_how_to_fill_it(run: Run) -> None:
