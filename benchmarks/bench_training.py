@@ -8,11 +8,13 @@ Everybody has the same settings, one run a round in a process of its own. PEFT j
 TRL needs a Python of its own: `pip install trl` beside our packages.
 
 With `--shape`, the model has random weights of a known model's shape, and the samples random tokens, of which there is
-nothing to learn: speed and memory alone are measured. Their lengths are drawn from exponential distributions with the
-means of ShareGPT in the vLLM paper (Kwon et al. 2023, fig. 11): prompts of 161.31 tokens, answers of 337.99.
+nothing to learn: speed and memory alone are measured. Their lengths are drawn from the first 200 requests of the Azure
+LLM inference trace 2023, conversation (github.com/Azure/AzurePublicDataset, CC-BY-4.0), without those that are longer
+than a batch.
 """
 
 import argparse
+import csv
 import json
 import random
 import subprocess
@@ -36,7 +38,8 @@ from mp13.library.starter import install_starter
 
 DATA = Path(__file__).parents[1] / "training" / "starter" / "data" / "pirate_train.jsonl"
 WORKER = Path(__file__).with_name("training_contestant.py")
-PROMPT_MEAN, ANSWER_MEAN, NUM_RANDOM = 161.31, 337.99, 2000
+LENGTHS = Path(__file__).parent / "lengths" / "azure-conversation-2023.csv"
+NUM_RANDOM = 2000
 NAMES = {"ours": "mp13", "trainer": "Trainer with PEFT, padded", "trl": "TRL, packed"}
 Sample = tuple[list[int], list[bool]]
 
@@ -110,10 +113,10 @@ def read_samples(model: Path) -> list[Sample]:
 
 
 def random_samples(shape: Mapping[str, Any], longest: int) -> list[Sample]:
+    with LENGTHS.open(newline="") as file:
+        lengths = [(int(row["ContextTokens"]), int(row["GeneratedTokens"])) for row in csv.DictReader(file)]
     draw, samples = random.Random(0), []
-    for _ in range(NUM_RANDOM):
-        prompt, answer = (1 + int(draw.expovariate(1 / mean)) for mean in (PROMPT_MEAN, ANSWER_MEAN))
-        prompt, answer = min(prompt, longest // 2), min(answer, longest // 2)
+    for prompt, answer in draw.choices([pair for pair in lengths if sum(pair) <= longest], k=NUM_RANDOM):
         ids = [draw.randrange(shape["vocab_size"]) for _ in range(prompt + answer)]
         samples.append((ids, [False] * prompt + [True] * answer))
     return samples
