@@ -33,8 +33,7 @@ class Dialogs:
         if argument:
             return False
         if word == "/adapter":
-            from mp13.chat.tui.screens.picker import AdapterPicker
-            from mp13.chat.tui.tables import choices
+            from mp13.chat.tui.screens.picker import AdapterPicker, choices
 
             picker = AdapterPicker(choices(session), session.mix)
             self._screen.app.push_screen(picker, lambda mix: self._submit(f"/adapter {mix}" if mix else None))

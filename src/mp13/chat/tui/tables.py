@@ -1,12 +1,10 @@
-"""The rows of completion, picker and help, made from the core's own tables. Imported early, so the core comes late."""
+"""The rows of completion, adapters and help, from the core's own tables. Imported early, so the core comes late."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mp13.chat.tui.screens.picker import Choice
 from mp13.chat.tui.widgets.completion import Suggestion
-from mp13.mix import BASE
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.session import ChatSession
@@ -26,17 +24,6 @@ def suggestions(session: ChatSession, line: str) -> list[Suggestion]:
         else:
             found.append(Suggestion(value + " " if command.hint else value, f"{value} {command.hint}", command.help))
     return [] if line in (suggestion.value for suggestion in found) else found
-
-
-def choices(session: ChatSession) -> list[Choice]:
-    """The rows of the picker: the base, then what is on disk; whether the engine holds it, its kind, rank and size."""
-    loaded = {adapter.name for adapter in session.adapters}
-    found = [Choice(BASE, "the model alone")]
-    for adapter in session.available_adapters():
-        state = " · loaded" if adapter.name in loaded else ""
-        detail = f"{adapter.kind} · rank {adapter.rank} · {adapter.size_bytes / 1e6:.1f} MB{state}"
-        found.append(Choice(adapter.name, detail, adapter.unfit or ""))
-    return found
 
 
 def shelf_of(session: ChatSession) -> list[Shelved]:

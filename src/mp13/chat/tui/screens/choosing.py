@@ -12,17 +12,17 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 
 from mp13.chat.text import one_line
 from mp13.chat.tui.keymap import bind, hints
+from mp13.chat.tui.screens.dialog import Dialog
 from mp13.chat.tui.widgets.fields import ChoiceField
 
 T = TypeVar("T")
 
 
-class Choosing(ModalScreen[T]):
+class Choosing(Dialog[T]):
     """The line keeps the focus; Up and Down move the mark in the list."""
 
     BINDINGS = [

@@ -31,7 +31,6 @@ from mp13.chat.tui.events import (
 from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.live import Live
 from mp13.chat.tui.screens.entry_frame import EntryFrame
-from mp13.chat.tui.screens.report import ReportScreen
 from mp13.chat.tui.widgets.columns import Columns
 from mp13.chat.tui.widgets.transcript import Drawing
 from mp13.chat.tui.widgets.turns import Notice, row_of
@@ -201,6 +200,8 @@ class ConversationScreen(EntryFrame):
         message = result.message
         if result.report is not None:
             message = result.report.summary if result.report.is_news else ""
+            from mp13.chat.tui.screens.report import ReportScreen
+
             self.app.push_screen(ReportScreen(result.report))
         if result.diff is not None:
             await self._take_apart(entry, result.diff)

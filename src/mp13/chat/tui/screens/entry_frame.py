@@ -12,7 +12,6 @@ from textual import on
 from mp13.chat.tui.conductor import Conductor
 from mp13.chat.tui.dialogs import Dialogs
 from mp13.chat.tui.events import Entry
-from mp13.chat.tui.screens.help import HelpScreen
 from mp13.chat.tui.screens.mix_frame import MixFrame
 from mp13.chat.tui.tables import engine_rows, suggestions
 from mp13.chat.tui.widgets.completion import Suggestion
@@ -62,6 +61,8 @@ class EntryFrame(MixFrame):
     def action_help(self) -> None:
         engine = self._session.engine if self._session is not None else None
         commands = [(suggestion.label, suggestion.help) for suggestion in self.commands()]
+        from mp13.chat.tui.screens.help import HelpScreen
+
         self.app.push_screen(HelpScreen(commands, engine_rows(engine) if engine is not None else []))
 
     def commands(self) -> list[Suggestion]:

@@ -8,11 +8,11 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
 from mp13.chat.text import one_line
 from mp13.chat.tui.keymap import bind, hints
+from mp13.chat.tui.screens.dialog import Dialog
 from mp13.chat.tui.widgets.fields import ChoiceField
 
 
@@ -37,7 +37,7 @@ class FormField(Horizontal):
         self._note.set_class(bool(problem), "-wrong")
 
 
-class Form(ModalScreen[str | None]):
+class Form(Dialog[str | None]):
     """Gives a command, or None."""
 
     BINDINGS = [

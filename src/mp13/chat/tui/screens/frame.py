@@ -21,7 +21,6 @@ from mp13.chat.tui.events import Entry
 from mp13.chat.tui.keymap import bind
 from mp13.chat.tui.outlook import Watch
 from mp13.chat.tui.palette import mix_voices
-from mp13.chat.tui.screens.themes import ThemePicker
 from mp13.chat.tui.tables import shelf_of
 from mp13.chat.tui.widgets.completion import Completion, Suggestion
 from mp13.chat.tui.widgets.key_line import KeyLine
@@ -200,6 +199,8 @@ class Frame(Screen[None]):
             self.notify(f"There is no adapter {place}; the list has {len(names) - 1}.")
 
     def action_choose_theme(self) -> None:
+        from mp13.chat.tui.screens.themes import ThemePicker
+
         self.app.push_screen(ThemePicker())
 
     @on(Panel.Wanted)

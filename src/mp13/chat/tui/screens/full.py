@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from mp13.chat.tui.keymap import bind, hints
+from mp13.chat.tui.screens.dialog import Dialog
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.room import Room
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Choice = Literal["drop", "branch", "cancel"]
 
 
-class FullScreen(ModalScreen[Choice]):
+class FullScreen(Dialog[Choice]):
     BINDINGS = [
         bind("dialog.keep", "keep", "Choose", priority=True),
         bind("dialog.close", "dismiss('cancel')", "Close"),

@@ -6,16 +6,16 @@ from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from mp13.chat.text import printable
 from mp13.chat.tui.keymap import bind, given_keys, help_sections, hints
+from mp13.chat.tui.screens.dialog import Dialog
 
 _NAMES = 24  # cells of the column of keys and commands
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Dialog[None]):
     """`commands` and `engine` are pairs of a name and what there is to say about it."""
 
     BINDINGS = [bind("dialog.close", "dismiss", "Close"), bind("chat.help", "dismiss")]

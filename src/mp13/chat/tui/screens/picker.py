@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from textual.content import Content
 from textual.widgets import Input
@@ -15,6 +16,9 @@ from mp13.chat.tui.screens.choosing import Choosing
 from mp13.errors import MixError
 from mp13.mix import BASE, parse_mix
 
+if TYPE_CHECKING:
+    from mp13.chat.conversation.session import ChatSession
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -23,6 +27,17 @@ class Choice:
     name: str
     detail: str
     unfit: str = ""
+
+
+def choices(session: ChatSession) -> list[Choice]:
+    """The rows of the picker: the base, then what is on disk; whether the engine holds it, its kind, rank and size."""
+    loaded = {adapter.name for adapter in session.adapters}
+    found = [Choice(BASE, "the model alone")]
+    for adapter in session.available_adapters():
+        state = " · loaded" if adapter.name in loaded else ""
+        detail = f"{adapter.kind} · rank {adapter.rank} · {adapter.size_bytes / 1e6:.1f} MB{state}"
+        found.append(Choice(adapter.name, detail, adapter.unfit or ""))
+    return found
 
 
 class AdapterPicker(Choosing[str | None]):

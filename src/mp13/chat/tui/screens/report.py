@@ -9,17 +9,17 @@ from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from mp13.chat.text import printable
 from mp13.chat.tui.keymap import bind, hints
+from mp13.chat.tui.screens.dialog import Dialog
 
 if TYPE_CHECKING:
     from mp13.chat.conversation.report import Report
 
 
-class ReportScreen(ModalScreen[None]):
+class ReportScreen(Dialog[None]):
     BINDINGS = [bind("dialog.close", "dismiss", "Close"), bind("dialog.copy", "copy_json", "Copy as JSON")]
 
     def __init__(self, report: Report) -> None:

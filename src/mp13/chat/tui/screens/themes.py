@@ -3,15 +3,15 @@
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from mp13.chat.settings.themes import THEMES
 from mp13.chat.tui.keymap import bind, hints
+from mp13.chat.tui.screens.dialog import Dialog
 
 
-class ThemePicker(ModalScreen[None]):
+class ThemePicker(Dialog[None]):
     BINDINGS = [bind("dialog.keep", "keep", "Keep", priority=True), bind("dialog.close", "give_up", "Close")]
 
     def compose(self) -> ComposeResult:

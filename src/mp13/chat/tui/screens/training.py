@@ -10,13 +10,13 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from mp13.chat.library.shown import size
 from mp13.chat.library.train_view import duration
 from mp13.chat.text import one_line
 from mp13.chat.tui.keymap import bind, key_label
+from mp13.chat.tui.screens.dialog import Dialog
 from mp13.chat.tui.widgets.curve import curve
 from mp13.errors import Mp13Error
 
@@ -29,7 +29,7 @@ _SURE_S = 5.0  # how long a second press cancels
 _LOWEST, _TALLEST = 6, 14  # lines of the curves
 
 
-class TrainingScreen(ModalScreen[None]):
+class TrainingScreen(Dialog[None]):
     BINDINGS = [
         bind("training.pause", "pause", "Pause"),
         bind("training.stop", "do('/train stop')", "Stop and keep"),

@@ -14,9 +14,6 @@ from mp13.chat.text import one_line, printable
 from mp13.chat.tui.events import Entry
 from mp13.chat.tui.keymap import bind, key_label
 from mp13.chat.tui.screens.frame import Frame
-from mp13.chat.tui.screens.full import FullScreen
-from mp13.chat.tui.screens.report import ReportScreen
-from mp13.chat.tui.screens.search import SearchScreen
 from mp13.chat.tui.widgets.turn_cursor import TurnCursor
 from mp13.errors import Mp13Error
 
@@ -73,6 +70,8 @@ class TurnsFrame(Frame):
         elif session.store is None:
             self.notify("Nothing is kept in this chat: it began with --no-log.", severity="warning")
         else:
+            from mp13.chat.tui.screens.search import SearchScreen
+
             self.app.push_screen(SearchScreen(session.store, session.conversation_id), self._go_to_found)
 
     def _go_to_found(self, found: Found | None) -> None:
@@ -124,6 +123,8 @@ class TurnsFrame(Frame):
             case "continue":
                 await self._go_on(turn)
             case "details":
+                from mp13.chat.tui.screens.report import ReportScreen
+
                 self.app.push_screen(ReportScreen(self._session.details(turn)))
             case "replay":
                 await self._submit(f"/replay {self._named(turn)}")
@@ -207,6 +208,8 @@ class TurnsFrame(Frame):
         except Mp13Error:
             return  # that the context is full is on the screen already
         if room.is_enough:
+            from mp13.chat.tui.screens.full import FullScreen
+
             choice = await self.app.push_screen_wait(FullScreen(room))
         else:
             choice = "cancel"
