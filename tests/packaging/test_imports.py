@@ -54,6 +54,23 @@ def test_importing_mp13_loads_neither_torch_nor_anything_else_heavy() -> None:
     assert loaded_by("mp13") & {"torch", "transformers", "peft", "textual", "pydantic", "httpx"} == set()
 
 
+def test_an_engine_loads_neither_peft_nor_gguf_before_it_needs_them() -> None:
+    assert loaded_by("mp13.engine.core") & {"peft", "gguf", "datasets", "accelerate"} == set()
+
+
+def test_reading_what_a_model_is_does_not_load_the_compiler(tmp_path: Path) -> None:
+    """hqq is installed, and Transformers imports it."""
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    code = (
+        "import pathlib, sys; from mp13.engine.models import choices, source; path = pathlib.Path(sys.argv[1]);"
+        "config = choices.read_config(source.ModelSource(path, path), False);"
+        "print(config.model_type, 'hqq' in sys.modules, 'torch._dynamo' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(SRC)}, capture_output=True, text=True)
+    assert result.stdout.split() == ["llama", "True", "False"], result.stderr
+
+
 def test_what_is_neither_tui_nor_wizard_does_not_load_textual() -> None:
     screens = modules_under("mp13.chat.tui", "mp13.chat.wizard")
     others = [name for name in modules_under("mp13.chat", "mp13.library", "mp13.service") if name not in screens]

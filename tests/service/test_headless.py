@@ -120,6 +120,13 @@ def test_a_script_stops_at_what_fails_and_says_where(run: Run, host: FakeHost, t
     assert run("--script", str(script)).code == 1
 
 
+def test_a_script_without_a_line_is_refused_before_the_model_loads(run: Run, host: FakeHost, tmp_path: Path) -> None:
+    (tmp_path / "script").write_text("# nothing\n\n")
+    code, _, err = run("--script", str(tmp_path / "script"))
+    assert (code, host.clients) == (2, [])
+    assert "says nothing to do; write a prompt or a command on each line" in err
+
+
 def test_conversations_are_kept_and_resumed(run: Run, host: FakeHost) -> None:
     run("-p", "one")
     run("-p", "two", "--resume")

@@ -69,6 +69,26 @@ class TestRealSession:
             await chat.say("/new")
             await chat.until(lambda: "0/512 ctx" in chat.status)
 
+    async def test_exchanges_that_the_model_no_longer_reads_are_not_counted(self, model: str) -> None:
+        async with chatting(opened(FakeHost(["an ", "answer"], ["two"]), model), size=(120, 24)) as chat:
+            await chat.say("hello there")
+            await chat.say("go on")
+            await chat.until(lambda: "21/512 ctx" in chat.status)  # as its metrics have it
+            await chat.say("/drop 1")
+            await chat.until(lambda: "11/512 ctx" in chat.status)
+            await chat.say("/drop 0")
+            await chat.until(lambda: "21/512 ctx" in chat.status)
+
+    async def test_another_model_counts_anew(self, model: str, tmp_path: Path) -> None:
+        (tmp_path / "other").mkdir()
+        async with chatting(opened(FakeHost(["an ", "answer"]), model), size=(120, 24)) as chat:
+            await chat.say("hello there")
+            await chat.until(lambda: "22/512 ctx" in chat.status)
+            await chat.say(f"/set model={tmp_path / 'other'}")
+            await chat.until(lambda: "12/512 ctx" in chat.status)
+            await chat.say("/help")
+            assert "12/512 ctx" in chat.status
+
     async def test_after_the_engine_died_in_an_answer_the_next_prompt_starts_another(self, model: str) -> None:
         host = FakeHost(["The half", EngineGone("the engine process has ended; send the prompt again")], ["Back."])
         async with chatting(opened(host, model)) as chat:

@@ -83,6 +83,16 @@ async def test_nothing_of_it_is_cut_off_and_no_line_is_too_long(name: str, width
 
 
 class TestTables:
+    async def test_columns_that_fold_share_the_width_evenly(self) -> None:
+        """Only the two long ones fold, and neither is squeezed for the other's sake."""
+        lines = ["| a | first | second |", "|---|---|---|", f"| x | {'word ' * 12}| {'word ' * 60}|"]
+        async with chatting(FakeSession(turns=[answer("\n".join(lines))]), size=(80, 30)) as chat:
+            await chat.sees("│ x │ word")
+            row = next(line for line in chat.shown(chat.transcript).split("\n") if "│ x │" in line)
+            first, second = row.split("│")[2:4]
+            assert first.count("word") >= 6
+            assert abs(cell_len(first) - cell_len(second)) <= 1
+
     async def test_a_table_folds_where_its_words_have_no_room_and_unfolds_again(self) -> None:
         async with chatting(FakeSession(turns=[answer(TEXTS["wide_table"], "pirate")]), size=(60, 40)) as chat:
             await chat.sees("what it is good for: stories about the sea")

@@ -35,14 +35,19 @@ def read_script(path: Path) -> list[Line]:
     """The lines of a script: a prompt or slash command each, blank lines and # comments left out.
 
     Raises:
-        ConfigError: the file cannot be read.
+        ConfigError: the file cannot be read, or there is no such line.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the script {str(path)!r} cannot be read ({error}); give a UTF-8 text file") from None
     numbered = ((number, line.strip()) for number, line in enumerate(lines, start=1))
-    return [Line(line, f"{path}:{number}") for number, line in numbered if line and not line.startswith("#")]
+    found = [Line(line, f"{path}:{number}") for number, line in numbered if line and not line.startswith("#")]
+    if not found:
+        raise ConfigError(
+            f"the script {str(path)!r} says nothing to do; write a prompt or a command on each line"
+        )
+    return found
 
 
 async def run_headless(session: ChatSession, lines: Iterable[Line], as_json: bool) -> None:

@@ -150,6 +150,13 @@ class ChatSession(SessionPath):
             self.turns, next_prompt(self._conversation, self.turns, text, self.mix, self.system)
         )
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether the last answer's metrics tell what `read` would: this model made it, of the same exchanges."""
+        last, prompt, made = self.turns[-1], self._conversation.prompt, self.turns[-1].provenance
+        is_other = made is not None and self.engine is not None and made.model != self.engine.model
+        return last.metrics is not None and not is_other and (prompt is None or last.skipped == prompt.skipped)
+
     async def read(self) -> int | None:
         """The tokens of the path as the model would read it to go on; None while no engine runs, or nothing was said.
         Raises Mp13Error where the engine cannot tell."""
@@ -244,7 +251,7 @@ class ChatSession(SessionPath):
         Raises:
             Mp13Error: a key is unknown, a value cannot be used, or no engine could run with it. Nothing changed.
         """
-        settings = change_settings(self.settings, changes, "/set")
+        settings = change_settings(self.settings, changes, "this chat")
         is_other = settings.engine_config() != self.settings.engine_config()
         await self._connection.check(settings)
         if settings.log != self.settings.log:

@@ -72,8 +72,8 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
 
 def change_settings(settings: Settings, changes: Mapping[str, Any], source: str) -> Settings:
     """`settings` with `changes` (values may be text), which came from `source`. Raises like `load_settings`."""
-    layer = Layer(source, changes)
-    _check_keys(layer)
+    for key, value in changes.items():
+        check_key(key, value)
     values = dict(iter(settings))  # dict(settings) would take the setting `keys` for a method
     return _build({**values, **changes}, {**settings._sources, **dict.fromkeys(changes, source)})
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from mp13.engine.linear.hqq_import import import_hqq
 from mp13.errors import UnsupportedError
 
 _PACKING = {8: "8bit_u8", 4: "4bit_u8", 3: "3bit_32", 2: "2bit_u8"}  # hqq's names
@@ -187,9 +188,8 @@ def require_hqq() -> None:
 
 def _hqq() -> Any:
     try:
-        from hqq.core.quantize import Quantizer
+        return import_hqq().Quantizer
     except ImportError as error:
         raise UnsupportedError(
             f"quantization needs the package hqq, which cannot be imported ({error}); pip install 'mp13[hqq]'"
         ) from None
-    return Quantizer

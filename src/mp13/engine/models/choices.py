@@ -2,6 +2,7 @@
 quantization, attention. What cannot be combined is refused here."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import __version__ as transformers_version
 from mp13.engine.attention.registry import AttentionChoice, choose_attention
 from mp13.engine.config import EngineConfig
 from mp13.engine.linear.base_weight import packs
+from mp13.engine.linear.hqq_import import import_hqq
 from mp13.engine.models.decoder_config import packed_by
 from mp13.engine.models.model_layout import ChosenQuantization, choose_quantization
 from mp13.engine.models.source import ModelSource
@@ -93,6 +95,8 @@ def choose_dtype(name: str, config: Any, device: torch.device) -> torch.dtype:
 def read_config(source: ModelSource, trust_remote_code: bool) -> Any:
     """Raises ModelError where there is none, or of a kind that is not known."""
     _check_text_type(source)
+    with suppress(ImportError):
+        import_hqq()  # before Transformers does
     return read_part(source, "config.json", AutoConfig, trust_remote_code)
 
 

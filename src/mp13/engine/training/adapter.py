@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import peft
 import torch
 from torch import nn
 
@@ -149,6 +148,8 @@ class _Starts:
 
     def _of_peft(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What PEFT would begin with in a linear of this weight, whose copy it changes."""
+        import peft  # takes longer to import than torch, and every engine imports this module
+
         config = self._config
         linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         linear.weight = nn.Parameter(weight.clone())

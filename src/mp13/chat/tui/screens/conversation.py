@@ -196,7 +196,7 @@ class ConversationScreen(EntryFrame):
             await self._live.drop()
             self._watch.moved()
             await self._follow()
-            self._tell_end()
+        self._tell_end()
         message = result.message
         if result.report is not None:
             message = result.report.summary if result.report.is_news else ""

@@ -114,12 +114,13 @@ class Frame(Screen[None]):
         self._status.status = replace(self._status.status, **changes)
 
     def _tell_cost(self, turn: Turn) -> None:
-        """What the path that ends with `turn` takes of the context; an answer that was cut off does not say."""
+        """What the path that ends with `turn` takes of the context; the engine counts where the turn does not say."""
         if (cost := turn.metrics) is not None:
             used = cost.prompt_tokens + cost.generated_tokens
             self._tell(tokens_per_s=cost.tokens_per_s, cached_tokens=cost.cached_tokens, context_tokens=used)
-        elif self._session is not None:
+        else:
             self._tell(tokens_per_s=None, cached_tokens=None)
+        if self._session is not None and not self._session.is_counted:
             self.run_worker(self._count_path(self._session, turn), group="count", exclusive=True)
 
     async def _count_path(self, session: ChatSession, turn: Turn) -> None:

@@ -13,7 +13,8 @@ from textual.widgets._markdown import (  # private, but what Markdown.BLOCKS is 
     MarkdownTableContent,
 )
 
-_BESIDE = 3  # cells of a column that are not its text: a line and a blank at either side
+_PADDING = 2  # a blank at either side of a text
+_BESIDE = _PADDING + 1  # cells of a column that are not its text: the blanks and a line
 
 
 class _Cells(MarkdownTableContent):
@@ -43,19 +44,27 @@ class FoldingTable(MarkdownTable):
             self._fit(self.size.width)
 
     def _fit(self, width: int) -> None:
-        is_folded = self._least_width > width
+        natural, least = self._cells_of_columns()
+        room = width - _BESIDE * len(least) - 1
+        is_folded = sum(least) > room
         if is_folded:
             self._lines.update(self._folded())
         if self._lines.display != is_folded:
             self._lines.display = is_folded
             self.query_one(MarkdownTableContent).display = not is_folded
+        if not is_folded:
+            styles = self.query_one(MarkdownTableContent).styles
+            if sum(natural) > room:
+                styles.grid_columns = [str(cells + _PADDING) for cells in _shares(natural, least, room)]
+            else:
+                styles.clear_rule("grid_columns")
 
-    @property
-    def _least_width(self) -> int:
-        """Cells in which no word has to be broken."""
-        columns = zip(*([cell.plain for cell in row] for row in (self._headers, *self._rows)), strict=False)
-        longest = (max(cell_len(word) for cell in column for word in cell.split() or [""]) for column in columns)
-        return sum(cells + _BESIDE for cells in longest) + 1
+    def _cells_of_columns(self) -> tuple[list[int], list[int]]:
+        """Of each column, the cells in which every text is one line, and those in which no word has to be broken."""
+        columns = list(zip(*([cell.plain for cell in row] for row in (self._headers, *self._rows)), strict=False))
+        natural = [max(map(cell_len, column)) for column in columns]
+        least = [max(cell_len(word) for cell in column for word in cell.split() or [""]) for column in columns]
+        return natural, least
 
     def _folded(self) -> Content:
         """A line for each cell, with the name of its column; a blank line between rows."""
@@ -67,3 +76,12 @@ class FoldingTable(MarkdownTable):
             for row in self._rows
         ]
         return Content("\n\n").join(rows or self._headers)
+
+
+def _shares(natural: list[int], least: list[int], room: int) -> list[int]:
+    """`room` shared out evenly: no column gets more than is `natural` to it, nor less than its `least`."""
+    for level in range(room, 0, -1):
+        shares = [max(low, min(high, level)) for low, high in zip(least, natural, strict=True)]
+        if sum(shares) <= room:
+            return shares
+    return least
