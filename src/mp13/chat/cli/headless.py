@@ -44,9 +44,7 @@ def read_script(path: Path) -> list[Line]:
     numbered = ((number, line.strip()) for number, line in enumerate(lines, start=1))
     found = [Line(line, f"{path}:{number}") for number, line in numbered if line and not line.startswith("#")]
     if not found:
-        raise ConfigError(
-            f"the script {str(path)!r} says nothing to do; write a prompt or a command on each line"
-        )
+        raise ConfigError(f"the script {str(path)!r} says nothing to do; write a prompt or a command on each line")
     return found
 
 
