@@ -72,6 +72,8 @@ class Chat:
             if condition():
                 await self.pilot.pause()
                 return
+            if not self.app.is_running:
+                pytest.fail(f"the chat has ended with code {self.app.return_code} and {self.app.return_value!r}")
             await asyncio.sleep(0.01)
         pytest.fail(f"it never happened; the screen shows\n{self.shown()}")
 

@@ -87,12 +87,10 @@ class TestMoving:
             await chat.press("alt+up")
             for _ in range(79):
                 await chat.press("up")
-                await chat.pilot.pause()
             await chat.until(lambda: marked(chat) == "question 0")
             await chat.sees("question 0")
             for _ in range(30):
                 await chat.press("down")
-                await chat.pilot.pause()
             await chat.until(lambda: marked(chat) == "question 15")
             await chat.sees("question 15")
 

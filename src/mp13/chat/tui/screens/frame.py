@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from textual import events, on
+from textual import events, on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.screen import Screen
@@ -121,8 +121,9 @@ class Frame(Screen[None]):
         else:
             self._tell(tokens_per_s=None, cached_tokens=None)
         if self._session is not None and not self._session.is_counted:
-            self.run_worker(self._count_path(self._session, turn), group="count", exclusive=True)
+            self._count_path(self._session, turn)
 
+    @work(group="count", exclusive=True)
     async def _count_path(self, session: ChatSession, turn: Turn) -> None:
         with suppress(Mp13Error):  # what is wrong with the engine is said elsewhere
             used = await session.read()

@@ -15,6 +15,17 @@ from mp13.chat.tui.widgets.folding_table import FoldingTable
 
 
 class AnswerMarkdown(Markdown):
+    DEFAULT_CSS = """
+    AnswerMarkdown { background: transparent; padding: 0; margin: 0; }
+    AnswerMarkdown MarkdownFence { overflow: hidden; }
+    AnswerMarkdown MarkdownFence > Label { width: 100%; }
+    AnswerMarkdown .copy { position: absolute; width: 100%; height: 1; padding: 0 1; text-align: right;
+      background: transparent; color: $foreground 60%; }
+    AnswerMarkdown .copy:hover { color: $accent; }
+    AnswerMarkdown MarkdownTableContent > .cell, AnswerMarkdown MarkdownTableContent > .header { text-overflow: fold; }
+    AnswerMarkdown .folded { height: auto; padding: 0 0 0 2; border-left: vkey $foreground 20%; }
+    AnswerMarkdown MarkdownHeader { margin: 0 0 1 0; content-align: left middle; }
+    """
     BLOCKS = {**Markdown.BLOCKS, "table_open": FoldingTable, "fence": CodeBlock, "code_block": CodeBlock}
 
     def __init__(self, text: str = "") -> None:
