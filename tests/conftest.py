@@ -1,8 +1,10 @@
 """What every test stands on: folders of its own, not the developer's; no model hub; the Hypothesis profile."""
 
+import gc
 import os
 import shutil
 
+gc.set_threshold(50_000, 20, 50)  # looking through all that torch and Textual bring costs a fourth of the run
 if shutil.which("nvidia-smi") is None:
     os.environ["TRITON_INTERPRET"] = "1"  # kernels run in Triton's interpreter; read when they are imported
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported

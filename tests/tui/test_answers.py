@@ -41,6 +41,20 @@ class TestStreaming:
         assert "if a:" in drawn[0]
         assert drawn[0] == drawn[1]
 
+    async def test_an_answer_may_end_just_when_its_first_words_are_drawn(self) -> None:
+        """The task that draws them has not begun yet."""
+        async with chatting(FakeSession([asyncio.Event()])) as chat:
+            await chat.send("go")
+            await chat.until(lambda: chat.app.screen.query(Answer))
+            answer = chat.app.screen.query_one(Answer)
+            answer.feed("word")
+            flush = answer._flush()
+            flush.send(None)  # as far as it comes without waiting
+            await answer.finish(None)
+            with pytest.raises(StopIteration):
+                flush.send(None)
+            await chat.sees("word")
+
     async def test_the_end_is_followed_while_the_reader_is_there(self) -> None:
         lines = [f"line {number}\n\n" for number in range(40)]
         async with chatting(FakeSession(lines)) as chat:

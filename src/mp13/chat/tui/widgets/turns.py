@@ -6,6 +6,7 @@ made `again` after it was taken off the screen.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
@@ -154,6 +155,7 @@ class Answer(Vertical):
             self._timer.stop()
         await self._flush()
         if self._stream is not None:
+            await asyncio.sleep(0)  # a stream that is stopped before its task has begun cancels who stops it
             await self._stream.stop()
         self._said = printable(turn.text) if turn is not None else self._said
         await self._complete(self._tell_thought())
