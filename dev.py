@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 LEGACY = ROOT / "pyproject.toml_torch_2.6.0"
 EXTRAS = ("dev", "datasets", "hqq", "mistral3", "triton")  # all but the first for their tests, which run on a CPU
-# Two processes a core, since many tests wait; in the order of the folders, since the long files come first in it.
-TEST = ("-m", "pytest", "-q", "-n", str(2 * min(os.cpu_count() or 1, 8)), "--dist", "loadfile", "--no-loadscope-reorder")
+WORKERS = min(2 * (os.cpu_count() or 1), 8)  # many tests wait
+TEST = ("-m", "pytest", "-q", "-n", str(WORKERS), "--dist", "loadfile", "--no-loadscope-reorder")  # long files first
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 USAGE = """\
 usage: python dev.py TASK [ARGUMENT ...]
