@@ -4,7 +4,6 @@ import gc
 import os
 import shutil
 
-gc.set_threshold(50_000, 20, 50)  # looking through all that torch and Textual bring costs a fourth of the run
 if shutil.which("nvidia-smi") is None:
     os.environ["TRITON_INTERPRET"] = "1"  # kernels run in Triton's interpreter; read when they are imported
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
@@ -13,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are slower on many 
 import pytest
 from hypothesis import settings
 
+gc.set_threshold(50_000, 20, 50)  # looking through all that torch and Textual bring costs a fourth of the run
 settings.register_profile("test", max_examples=200, deadline=None, derandomize=True)
 settings.register_profile("soak", max_examples=2000, deadline=None, print_blob=True)
 settings.load_profile("soak" if os.environ.get("MP13_SOAK") else "test")

@@ -1,4 +1,4 @@
-"""Trains in a process of its own that kills itself: `python -m tests.engine.killed_run MODEL OUTPUT MOMENT`.
+"""Trains, as `main`, in a process of its own that kills itself.
 
 A moment is a boundary of a layer or a file that is on its way to the disk. The process goes on with what is in OUTPUT,
 counts moments, and at MOMENT is gone as a power cut would leave it: no handler runs, nothing is written any more.
@@ -6,7 +6,6 @@ counts moments, and at MOMENT is gone as a power cut would leave it: no handler 
 
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,8 @@ def train(model: Path, output: Path, between: Any = lambda: None) -> None:
         pass
 
 
-def main(model: str, output: str, moment: str) -> None:
-    left, fsync = [int(moment)], os.fsync
+def main(model: Path, output: Path, moment: int) -> None:
+    left, fsync = [moment], os.fsync
 
     def tick() -> None:
         left[0] -= 1
@@ -43,8 +42,4 @@ def main(model: str, output: str, moment: str) -> None:
         fsync(descriptor)
 
     os.fsync = ticking_fsync  # type: ignore[assignment]
-    train(Path(model), Path(output), tick)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    train(model, output, tick)

@@ -1,32 +1,32 @@
 """A run that is killed, wherever, goes on from its last checkpoint and ends with the weights of one that is not."""
 
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from mp13.engine.training.checkpoints import RunFolder
 from mp13.engine.training.record import RunRecord
-from tests.engine.killed_run import STEPS, train
+from tests.engine.killed_run import STEPS, main, train
 from tests.engine.tiny_models import tiny_model
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
-ROOT = Path(__file__).parents[2]
+PROCESSES = multiprocessing.get_context("forkserver")  # forks of one that has imported torch, but computed nothing
+PROCESSES.set_forkserver_preload(["tests.engine.killed_run"])
 MOMENTS = 45  # of 160 in the whole run: a checkpoint or two
 FEWEST = 12  # of a step: two rows, each through two layers and the head and back
 
 
 def killed(model: Path, output: Path, moment: int) -> bool:
     """Go on with the run until that moment; whether it came to it."""
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.engine.killed_run", str(model), str(output), str(moment)]
-    ended = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
-    return ended.returncode != 0
+    process = PROCESSES.Process(target=main, args=(model, output, moment))
+    process.start()
+    process.join(300)
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
 
 
 def kill_often(folder: Path, times: int, seed: int) -> None:
