@@ -54,6 +54,8 @@ class Conductor:
                 self._emit(EntryStarted(entry))
                 self._current = asyncio.create_task(self._serve(session, entry))
                 await asyncio.wait({self._current})
+                if self._current.cancelled():  # before it had begun
+                    self._emit(AnswerStopped(entry, {}))
                 self._serving = None
         finally:
             await _end(self._current)
