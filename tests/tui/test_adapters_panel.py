@@ -131,6 +131,20 @@ class TestChoosing:
             await chat.until(lambda: chat.session.mix == "json+pirate")
             await chat.until(lambda: "next prompt" in panel(chat))
 
+    async def test_what_was_chosen_and_answers_now_waits_for_nothing(self) -> None:
+        first, second = asyncio.Event(), asyncio.Event()
+        async with chatting(FakeSession(["one", first], ["two", second]), size=WIDE) as chat:
+            await chat.send("go")
+            await chat.sees("one")
+            await chat.press("f4", "down", "enter")
+            await chat.until(lambda: "after this answer" in panel(chat))
+            await chat.send("go on")
+            first.set()
+            await chat.sees("two")
+            assert chat.session.mix == "json"
+            await chat.until(lambda: "next prompt" in panel(chat))
+            second.set()
+
     async def test_a_choice_that_waits_can_be_taken_back(self) -> None:
         gate = asyncio.Event()
         async with chatting(FakeSession(["begun", gate]), size=WIDE) as chat:

@@ -99,6 +99,10 @@ class TestMoving:
             await chat.press("alt+up")
             await chat.sees("E Edit", "R Again", "D Details", "F Fork", "Del Delete")
 
+    async def test_it_is_offered_as_soon_as_there_are_turns(self) -> None:
+        async with chatting(FakeSession(turns=TURNS), size=(120, 36)) as chat:
+            await chat.sees("Alt+Up Turns")
+
     async def test_where_nothing_was_said_there_is_none(self) -> None:
         async with chatting(FakeSession()) as chat:
             await chat.press("alt+up")

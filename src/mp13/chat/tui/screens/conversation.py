@@ -176,6 +176,7 @@ class ConversationScreen(EntryFrame):
         if session.turns:
             self._tell_end()
             await self._transcript.show(self._path())
+            self.refresh_bindings()  # there are turns to go to
         self._tell(model=Path(session.settings.model).name)
         if session.not_kept:
             await self._keeping(session.not_kept)

@@ -171,8 +171,9 @@ class Frame(Screen[None]):
             self._tell(is_kept=self._session.not_kept is None)
             self._regions.conversations.draw()
             if self._regions.adapters.display or not self._transcript.rows:
-                self.run_worker(self._look_at_shelf(self._session), group="look", exclusive=True)
+                self._look_at_shelf(self._session)
 
+    @work(group="look", exclusive=True)
     async def _look_at_shelf(self, session: ChatSession) -> None:
         shelf = await asyncio.to_thread(shelf_of, session)
         self._regions.adapters.show(shelf)

@@ -101,7 +101,7 @@ class AdaptersPanel(Panel):
 
     def tell(self, outlook: Outlook, settled: bool) -> None:
         """What answers next. `settled`: nothing that was chosen here waits any more."""
-        if settled and self._sending is None:
+        if self._sending is None and (settled or outlook.mix == str(self._wanted)):
             self._wanted = None
         self._outlook = outlook
         self.draw()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FLUSH_S = 0.1  # between two flushes: each lays the screen out anew, and takes the CPU from an engine that shares it
 LOOK_S = 0.02  # between two looks at whether it is time for one
 TYPING_S = 0.5  # after a key more are to be expected
-BETWEEN_KEYS_S = 0.05  # after a key the next one is far; a flush then is in nobody's way
+BETWEEN_KEYS_S = 0.03  # after a key the next one is far; a flush then is in nobody's way
 Kind = Literal["info", "error", "waiting"]
 Place = tuple[int, int]  # of a turn among its siblings: its number from 1, and how many they are
 ALONE: Place = (1, 1)
