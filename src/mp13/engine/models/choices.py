@@ -95,8 +95,8 @@ def choose_dtype(name: str, config: Any, device: torch.device) -> torch.dtype:
 def read_config(source: ModelSource, trust_remote_code: bool) -> Any:
     """Raises ModelError where there is none, or of a kind that is not known."""
     _check_text_type(source)
-    with suppress(ImportError):
-        import_hqq()  # before Transformers does
+    with suppress(Exception):  # what is wrong with it, Transformers says, which imports it next
+        import_hqq()
     return read_part(source, "config.json", AutoConfig, trust_remote_code)
 
 

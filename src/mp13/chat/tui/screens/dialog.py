@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from textual.screen import ModalScreen
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-class Dialog(ModalScreen[Answer]):
+class Dialog(ModalScreen[Result]):
     """Gives what was chosen. Its styles are read when the first one opens: the first frame needs none of them."""
 
     CSS_PATH = Path(__file__).with_name("dialogs.tcss")
