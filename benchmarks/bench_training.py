@@ -9,8 +9,8 @@ TRL needs a Python of its own: `pip install trl` beside our packages.
 
 With `--shape`, the model has random weights of a known model's shape, and the samples random tokens, of which there is
 nothing to learn: speed and memory alone are measured. Their lengths are drawn from the first 200 requests of the Azure
-LLM inference trace 2023, conversation (github.com/Azure/AzurePublicDataset, CC-BY-4.0), without those that are longer
-than a batch.
+LLM inference trace 2023, conversation (Patel et al., ISCA 2024; github.com/Azure/AzurePublicDataset, CC-BY), without
+those that are longer than a batch.
 """
 
 import argparse

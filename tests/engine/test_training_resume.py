@@ -14,15 +14,15 @@ from tests.engine.killed_run import STEPS, main, train
 from tests.engine.tiny_models import tiny_model
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
-PROCESSES = multiprocessing.get_context("forkserver")  # forks of one that has imported torch, but computed nothing
-PROCESSES.set_forkserver_preload(["tests.engine.killed_run"])
 MOMENTS = 45  # of 160 in the whole run: a checkpoint or two
 FEWEST = 12  # of a step: two rows, each through two layers and the head and back
 
 
 def killed(model: Path, output: Path, moment: int) -> bool:
     """Go on with the run until that moment; whether it came to it."""
-    process = PROCESSES.Process(target=main, args=(model, output, moment))
+    forks = multiprocessing.get_context("forkserver")  # of one process that has imported torch, but computed nothing
+    forks.set_forkserver_preload(["tests.engine.killed_run"])
+    process = forks.Process(target=main, args=(model, output, moment))
     process.start()
     process.join(300)
     assert process.exitcode in (0, -signal.SIGKILL)

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.image import SVGImageSnapshotExtension
-from textual.pilot import Pilot, WaitForScreenTimeout
+from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import Input
 
@@ -33,14 +33,6 @@ class Chat:
         self.pilot = pilot
         self.session = session
         self.press = pilot.press
-        self._wait_for_screen = pilot._wait_for_screen
-        pilot._wait_for_screen = self._settles  # type: ignore[method-assign]
-
-    async def _settles(self, timeout: float = 2.0) -> bool:
-        """A widget that goes while the pilot waits for it never answers; what a test needs to see, it waits for."""
-        with suppress(WaitForScreenTimeout):
-            return await self._wait_for_screen(timeout)
-        return True
 
     @property
     def conversation(self) -> ConversationScreen:

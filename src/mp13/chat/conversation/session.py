@@ -153,7 +153,8 @@ class ChatSession(SessionPath):
     @property
     def is_counted(self) -> bool:
         """Whether the last answer's metrics tell what `read` would: this model made it, of the same exchanges."""
-        last, prompt, made = self.turns[-1], self._conversation.prompt, self.turns[-1].provenance
+        last, prompt = self.turns[-1], self._conversation.prompt
+        made = last.provenance
         is_other = made is not None and self.engine is not None and made.model != self.engine.model
         return last.metrics is not None and not is_other and (prompt is None or last.skipped == prompt.skipped)
 
